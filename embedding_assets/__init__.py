@@ -1,0 +1,1 @@
+"""Keeps the embeddings of call recordings complete, fresh and searchable in Postgres."""

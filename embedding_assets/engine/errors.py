@@ -1,0 +1,37 @@
+"""The exception family: one class for each error kind, because the kind decides what happens."""
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class ErrorKind(StrEnum):
+    """What an attempt died of, as stored in `embedding_queue.error_kind`."""
+
+    TRANSIENT = "transient"
+    STATEMENT_TIMEOUT = "statement_timeout"
+    CONFIGURATION = "configuration"
+    INVALID_INPUT = "invalid_input"
+    SOURCE_GONE = "source_gone"
+    CRASHED = "crashed"
+
+
+class EmbeddingAssetsError(Exception):
+    """Root of all errors this project raises; its text is safe to log and to show."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.TRANSIENT
+
+
+class TransientError(EmbeddingAssetsError):
+    """Later, the same call may succeed: rate limits, server errors, lost connections."""
+
+
+class ConfigurationError(EmbeddingAssetsError):
+    """Nothing can succeed until a person changes a setting; the text names it and the mend."""
+
+    kind = ErrorKind.CONFIGURATION
+
+
+class InvalidInputError(EmbeddingAssetsError):
+    """This input will never be accepted; others may be."""
+
+    kind = ErrorKind.INVALID_INPUT

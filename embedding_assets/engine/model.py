@@ -1,0 +1,51 @@
+"""The words of the domain as types: recording, segment, chunk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One speaker turn as the recorder gives it. Times are seconds from the recording's start."""
+
+    position: int
+    speaker: str | None
+    text: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    speaker_email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A call with its whole transcript, as an importer reads it."""
+
+    recording_id: str
+    title: str
+    segments: Sequence[Segment]
+    source_platform: str
+    recorded_at: datetime | None = None
+    duration_seconds: float | None = None
+    url: str | None = None
+    recorded_by_name: str | None = None
+    recorded_by_email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is embedded: the exact text sent to the model, and where in the call it was said.
+
+    `first_position` and `last_position` are those of the segments the text comes from, both ends
+    included; times and speakers are those segments' too, speakers in the order they first speak.
+    """
+
+    index: int
+    text: str
+    token_count: int
+    speakers: tuple[str, ...]
+    start_seconds: float | None
+    end_seconds: float | None
+    first_position: int
+    last_position: int
+    content_hash: bytes  # SHA-256 of the UTF-8 text
