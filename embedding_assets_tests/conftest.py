@@ -1,0 +1,36 @@
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from embedding_assets.embedded_postgres import EmbeddedPostgres
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedPostgres]:
+    """A running server with a home of its own, for all tests."""
+    home = Path(tempfile.mkdtemp(prefix="embedding-assets-tests-"))
+    home.chmod(0o711)  # as root, the server's user must get to its data
+    server = EmbeddedPostgres(home)
+    try:
+        server.ensure_running()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def empty_database_url(server: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a fresh database without tables, dropped afterwards whoever is connected."""
+    name = f"test_{next(_NUMBERS)}"
+    server.ensure_database(name)
+    yield server.url(name)
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
