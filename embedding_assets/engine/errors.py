@@ -25,6 +25,16 @@ class TransientError(EmbeddingAssetsError):
     """Later, the same call may succeed: rate limits, server errors, lost connections."""
 
 
+class StatementTimeoutError(EmbeddingAssetsError):
+    """The database's statement_timeout ended a statement; a smaller one may pass."""
+
+    kind = ErrorKind.STATEMENT_TIMEOUT
+
+
+class ClaimLostError(EmbeddingAssetsError):
+    """Another run holds the recording now; nothing was written."""
+
+
 class ConfigurationError(EmbeddingAssetsError):
     """Nothing can succeed until a person changes a setting; the text names it and the mend."""
 

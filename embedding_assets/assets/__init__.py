@@ -1,0 +1,1 @@
+"""The assets, one file each; thin: Dagster in, engine call, metadata out."""

@@ -1,0 +1,36 @@
+"""`transcript_chunks`: to materialize a partition is to chunk and embed that recording."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
+from embedding_assets.embed import TRANSCRIPT_CHUNKS, EmbedConfig, materializations
+from embedding_assets.partitions import recordings
+from embedding_assets.resources import EmbeddingEngine
+
+
+@dg.asset(
+    key=TRANSCRIPT_CHUNKS,
+    deps=[fathom_calls, fathom_transcripts],
+    partitions_def=recordings,
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=50),
+    # With it, a range's partitions are materialized one by one by the events below, and those
+    # that failed stay unmaterialized.
+    output_required=False,
+    group_name="embeddings",
+    kinds={"postgres", "pgvector"},
+    description="The chunks of each recording's transcript, embedded and searchable.",
+    metadata={"dagster/table_name": "transcript_chunks"},
+)
+def transcript_chunks(
+    context: dg.AssetExecutionContext, config: EmbedConfig, engine: EmbeddingEngine
+) -> Iterator[dg.AssetMaterialization]:
+    """Embeds the run's partition, or its range of them, in whatever state they are."""
+    outcomes = engine.embed_these(
+        context.run_id,
+        context.partition_keys,
+        lane=config.lane,
+        insert_batch=config.insert_batch,
+    )
+    yield from materializations(context.log, outcomes)

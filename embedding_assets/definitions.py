@@ -1,0 +1,18 @@
+"""Everything Dagster loads, by name."""
+
+import dagster as dg
+
+from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
+from embedding_assets.assets.transcript_chunks import transcript_chunks
+from embedding_assets.jobs import embed_recordings
+from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.sensors import discover_recordings
+
+defs = dg.Definitions(
+    assets=[fathom_calls, fathom_transcripts, transcript_chunks],
+    jobs=[embed_recordings],
+    sensors=[discover_recordings],
+    resources={"engine": EmbeddingEngine()},
+    # A second process for each run costs two seconds and gains nothing here.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,194 @@
+"""One connection to the application's database, the transactions on it, and what its errors mean."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, LiteralString, NamedTuple, Self, TypeVar
+
+import aiosql
+import psycopg
+import tenacity
+from pgvector.psycopg import register_vector
+from psycopg.rows import namedtuple_row
+
+from embedding_assets.engine.errors import (
+    ConfigurationError,
+    EmbeddingAssetsError,
+    InvalidInputError,
+    StatementTimeoutError,
+    TransientError,
+)
+
+Connection = psycopg.Connection[Any]
+T = TypeVar("T")
+
+sql: Any = aiosql.from_path(Path(__file__).parent / "sql", "psycopg")
+"""The named statements of `engine/sql`, as functions of a connection and named parameters."""
+
+RETRIES_SECONDS = 60.0  # how long one step of work outlasts a restarting database
+
+_UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
+_NOT_MIGRATED = (
+    "the database lacks this project's tables, or has older ones: run `embedding-assets init`"
+)
+
+
+class _State(NamedTuple):
+    """SQLSTATE classes that decide alike; see PostgreSQL's appendix A."""
+
+    codes: tuple[str, ...]
+
+    def has(self, sqlstate: str) -> bool:
+        return sqlstate.startswith(self.codes)
+
+
+_LATER = _State(("08", "40", "53", "55P03", "57P", "58", "25006"))
+_UNCONFIGURED = _State(("28", "3D000", "3F000", "42501", "42P01", "42703", "42704", "42883"))
+_REFUSED_DATA = _State(("22", "54"))
+
+
+class Database:
+    """A lazily opened connection for one thread, reopened when it breaks.
+
+    It keeps no session state (no prepared statements, no SET outside a transaction), so a
+    transaction-pooling proxy may stand between.
+    """
+
+    def __init__(self, url: str, *, application_name: str = "embedding-assets") -> None:
+        self._url = url
+        self._application_name = application_name
+        self._connection: Connection | None = None
+        self._vector_schema: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; the next use opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
+        """One transaction; with `snapshot`, all its statements read the same state, and no more.
+
+        Raises:
+            EmbeddingAssetsError: of the kind that the database's error means.
+        """
+        with translated_errors():
+            connection = self._open()
+            with connection.transaction():
+                if snapshot:
+                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                self._find_vector_type(connection)
+                yield connection
+
+    def retrying(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
+        """Runs `work` in a transaction, again for a minute while the error is transient.
+
+        `work` must come to the same end when it runs again after a commit whose answer was lost.
+        """
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            stop=tenacity.stop_after_delay(RETRIES_SECONDS),
+            reraise=True,
+        ):
+            with attempt, self.transaction(snapshot=snapshot) as connection:
+                return work(connection)
+        raise AssertionError("unreachable: tenacity re-raises")  # pragma: no cover
+
+    def check_schema(self) -> None:
+        """Raises ConfigurationError unless the migrations this package needs are there."""
+        from embedding_assets.migrations import head_revision  # noqa: PLC0415  (Alembic is slow)
+
+        try:
+            with self.transaction() as connection:
+                revision = sql.schema_revision(connection)
+        except ConfigurationError:
+            revision = None
+        if revision != head_revision():
+            raise ConfigurationError(_NOT_MIGRATED)
+
+    def _open(self) -> Connection:
+        if self._connection is not None and not self._connection.broken:
+            return self._connection
+        self.close()
+        try:
+            connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                prepare_threshold=None,
+                row_factory=namedtuple_row,
+                connect_timeout=10,
+                application_name=self._application_name,
+            )
+        except psycopg.OperationalError as error:
+            raise _connection_error(error) from None
+        self._connection = connection
+        self._vector_schema = _schema_off_path(connection)
+        with connection.transaction():
+            self._find_vector_type(connection)
+            if connection.execute("SELECT to_regtype('vector')").fetchone() != (None,):
+                register_vector(connection)
+        return connection
+
+    def _find_vector_type(self, connection: Connection) -> None:
+        """Puts pgvector's schema on this transaction's search path, where it is not already."""
+        if self._vector_schema is not None:
+            connection.execute(
+                "SELECT set_config('search_path',"
+                " concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), true)",
+                [self._vector_schema],
+            )
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turns psycopg's errors into this project's, by SQLSTATE and never by message.
+
+    Texts hold the server's primary message only: its DETAIL quotes rows.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translated(error) from None
+
+
+def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
+    state = error.sqlstate or ""
+    said = f"{error.diag.message_primary or type(error).__name__} (SQLSTATE {state or 'none'})"
+    if state == "57014":
+        return StatementTimeoutError(f"the database ended a statement: {said}")
+    if state in {"42P01", "42703", "42883", "3F000"}:
+        return ConfigurationError(f"{_NOT_MIGRATED} ({said})")
+    if _UNCONFIGURED.has(state):
+        return ConfigurationError(f"the database refused: {said}; check DATABASE_URL and grants")
+    if _REFUSED_DATA.has(state):
+        return InvalidInputError(f"the database refused the data: {said}")
+    if _LATER.has(state) or not state:
+        return TransientError(f"the database connection failed: {said}")
+    return EmbeddingAssetsError(f"the database failed: {said}")
+
+
+def _connection_error(error: psycopg.OperationalError) -> EmbeddingAssetsError:
+    # Without a SQLSTATE (psycopg has none for a failed connect) the server's text is all there is;
+    # it names host, role and database, never the password.
+    reason = " ".join(str(error).split())
+    if _UNCONFIGURED.has(error.sqlstate or ""):
+        return ConfigurationError(_UNREACHABLE.format(reason=reason))
+    return TransientError(_UNREACHABLE.format(reason=reason))
+
+
+def _schema_off_path(connection: Connection) -> str | None:
+    """The quoted schema pgvector lives in, if names there do not resolve without it."""
+    query: LiteralString = """
+        SELECT extnamespace::regnamespace::text FROM pg_extension
+        WHERE extname = 'vector' AND to_regtype('vector') IS NULL
+    """
+    row = connection.execute(query).fetchone()
+    return None if row is None else str(row[0])

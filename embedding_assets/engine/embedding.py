@@ -1,0 +1,307 @@
+"""The one engine call: claimed recordings in, one outcome for each out, as each is published."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from embedding_assets.engine.chunking import ChunkSettings
+from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.embedders import Embedded, Embedder
+from embedding_assets.engine.errors import (
+    ClaimLostError,
+    ConfigurationError,
+    EmbeddingAssetsError,
+    ErrorKind,
+    InvalidInputError,
+    TransientError,
+)
+from embedding_assets.engine.packing import Input, Packer, share
+from embedding_assets.engine.publication import AttemptFigures, fail, publish, withdraw
+from embedding_assets.engine.queue import Claim, Claims
+from embedding_assets.engine.transcripts import Transcript, read_transcript
+from embedding_assets.engine.vectors import (
+    InsertBatch,
+    VectorRow,
+    register_model,
+    store_vectors,
+    stored_hashes,
+)
+
+MOST_AT_ONCE = 256  # recordings held in memory
+UNANSWERED_REQUESTS = 3  # so many in a row, and the run stops asking: the API is down
+POLL_SECONDS = 0.5
+
+
+class Lane(StrEnum):
+    """How carefully vectors are inserted. Lower case: Dagster's config takes members by name."""
+
+    standard = "standard"
+    small_batch = "small_batch"
+
+    @property
+    def insert_batch(self) -> int:
+        """Rows that the first insert takes."""
+        return 50 if self is Lane.standard else 5
+
+
+class Result(StrEnum):
+    """How an attempt ended."""
+
+    PUBLISHED = "published"
+    FAILED = "failed"
+    SOURCE_GONE = "source_gone"
+    CLAIM_LOST = "claim_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recording in this run."""
+
+    recording_id: str
+    result: Result
+    figures: AttemptFigures
+    error_kind: ErrorKind | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A recording in flight: what it still waits for, and what it has cost."""
+
+    claim: Claim
+    started: float
+    transcript: Transcript | None = None
+    waiting: set[bytes] = field(default_factory=set)  # hashes without a stored vector
+    failure: EmbeddingAssetsError | None = None
+    embedded: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+
+class EmbeddingRun:
+    """Embeds claimed recordings, packing requests across them, several requests in flight.
+
+    All of the database work happens in the caller's thread, on one connection; only the
+    embedder's calls run in threads.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        embedder: Embedder,
+        chunking: ChunkSettings,
+        claims: Claims,
+        *,
+        lane: Lane = Lane.standard,
+        insert_batch: int | None = None,
+    ) -> None:
+        self._database = database
+        self._embedder = embedder
+        self._chunking = chunking
+        self._claims = claims
+        self._lane = lane
+        self._insert_batch = InsertBatch(insert_batch or lane.insert_batch)
+        self._packer = Packer(embedder.limits)
+        self._works: set[_Work] = set()
+        self._owners: dict[bytes, list[_Work]] = {}  # who waits for a text; the first one pays
+        self._unanswered = 0
+
+    def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
+        """Processes recordings as they are claimed; each outcome comes the moment it is committed.
+
+        Recordings that are not finished when the caller stops, or when nothing can succeed, are
+        given back.
+
+        Raises:
+            ConfigurationError: nothing can succeed; no attempt was counted.
+            TransientError: the database stayed away for longer than a step of work waits.
+        """
+        pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
+        try:
+            self._database.retrying(lambda connection: register_model(connection, self._embedder))
+            yield from self._embed(iter(claimed), pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._claims.release()
+
+    def _embed(self, claimed: Iterator[Claim | None], pool: ThreadPoolExecutor) -> Iterator[Outcome]:
+        flying: dict[Future[Embedded], list[Input]] = {}
+        more = True
+        while more or flying or self._packer:
+            waiting_for_others = False
+            while more and not waiting_for_others and self._has_room():
+                try:
+                    claim = next(claimed)
+                except StopIteration:
+                    more = False
+                    break
+                if claim is None:
+                    waiting_for_others = True
+                else:
+                    yield from self._start(claim)
+            flush = not more or waiting_for_others or len(self._works) >= MOST_AT_ONCE
+            while len(flying) < self._embedder.limits.concurrency:
+                inputs = self._packer.take(flush=flush)
+                if not inputs:
+                    break
+                flying[pool.submit(self._embedder.embed, [i.text for i in inputs])] = inputs
+            if flying:
+                done, _ = wait(flying, POLL_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    yield from self._receive(future, flying.pop(future))
+            elif waiting_for_others:
+                time.sleep(POLL_SECONDS)
+            self._claims.renew()
+            if self._unanswered >= UNANSWERED_REQUESTS:
+                more = False
+
+    def _has_room(self) -> bool:
+        return len(self._works) < MOST_AT_ONCE and not self._packer.is_full
+
+    def _start(self, claim: Claim) -> Iterator[Outcome]:
+        """Reads and chunks the recording, and queues the texts that have no vector yet."""
+        work = _Work(claim, time.monotonic())
+        try:
+            work.transcript = self._database.retrying(
+                lambda c: read_transcript(c, claim.recording_id, self._chunking), snapshot=True
+            )
+            if work.transcript is None:
+                yield self._end(work, Result.SOURCE_GONE)
+                return
+            chunks = {chunk.content_hash: chunk for chunk in work.transcript.chunks}
+            stored = self._database.retrying(
+                lambda c: stored_hashes(c, self._embedder.model, chunks)
+            )
+        except InvalidInputError as error:
+            work.failure = error
+            yield self._end(work, Result.FAILED)
+            return
+        self._works.add(work)
+        work.waiting = chunks.keys() - stored
+        for content_hash in sorted(work.waiting, key=lambda h: chunks[h].index):
+            owners = self._owners.setdefault(content_hash, [])
+            owners.append(work)
+            if len(owners) == 1:
+                text = chunks[content_hash].text
+                planned = self._embedder.planned_tokens(text)
+                self._packer.add(Input(content_hash, text, planned))
+        yield from self._finish([work])
+
+    def _receive(self, future: Future[Embedded], inputs: list[Input]) -> Iterator[Outcome]:
+        """Stores what came back, or decides by the error's kind; then ends what is complete."""
+        try:
+            answer = future.result()
+        except ConfigurationError:
+            raise
+        except InvalidInputError as error:
+            if len(inputs) > 1:  # halve, until the input that the model refuses stands alone
+                half = len(inputs) // 2
+                self._packer.put_back(inputs[:half], inputs[half:])
+                return
+            yield from self._give_up(inputs, error)
+        except EmbeddingAssetsError as error:
+            self._unanswered += isinstance(error, TransientError)
+            yield from self._give_up(inputs, error)
+        else:
+            self._unanswered = 0
+            yield from self._store(inputs, answer)
+
+    def _store(self, inputs: list[Input], answer: Embedded) -> Iterator[Outcome]:
+        tokens = share(answer.tokens, [i.planned_tokens for i in inputs])
+        rows = [
+            VectorRow(i.content_hash, vector, count)
+            for i, vector, count in zip(inputs, answer.vectors, tokens, strict=True)
+        ]
+        works: dict[_Work, None] = {}
+        for index, row in enumerate(rows):
+            owners = self._owners[row.content_hash]
+            payer = owners[0]
+            payer.tokens += row.token_count
+            payer.embedded += 1
+            payer.requests += answer.requests if index == 0 else 0
+            works.update(dict.fromkeys(owners))
+        try:
+            store_vectors(self._database, self._embedder.model, rows, self._insert_batch)
+        except TransientError:
+            raise  # the database is away: nothing can be written down about it either
+        except EmbeddingAssetsError as error:
+            yield from self._give_up(inputs, error)
+            return
+        for row in rows:
+            for work in self._owners.pop(row.content_hash):
+                work.waiting.discard(row.content_hash)
+        yield from self._finish(works)
+
+    def _give_up(self, inputs: list[Input], error: EmbeddingAssetsError) -> Iterator[Outcome]:
+        """Fails every recording that needs one of these texts, once nothing of it is in flight."""
+        failed: dict[_Work, None] = {}
+        for item in inputs:
+            for work in self._owners.pop(item.content_hash):
+                work.waiting.discard(item.content_hash)
+                work.failure = work.failure or error
+                failed[work] = None
+        for work in failed:
+            self._drop_queued(work)
+        yield from self._finish(failed)
+
+    def _drop_queued(self, work: _Work) -> None:
+        """Forgets the texts of a failed recording that are not sent yet and nobody else needs."""
+        for content_hash in self._packer.queued(work.waiting):
+            owners = self._owners[content_hash]
+            owners.remove(work)
+            work.waiting.discard(content_hash)
+            if not owners:
+                del self._owners[content_hash]
+                self._packer.drop(content_hash)
+
+    def _finish(self, works: Iterable[_Work]) -> Iterator[Outcome]:
+        for work in works:
+            if not work.waiting and work in self._works:
+                self._works.remove(work)
+                yield self._end(work, Result.FAILED if work.failure else Result.PUBLISHED)
+
+    def _end(self, work: _Work, result: Result) -> Outcome:
+        """Ends the attempt in one transaction."""
+        figures = self._figures(work)
+        claim = work.claim
+        try:
+            try:
+                if result is not Result.FAILED:
+                    self._database.retrying(lambda c: self._succeed(c, work, figures))
+                    return Outcome(claim.recording_id, result, figures)
+            except (InvalidInputError, EmbeddingAssetsError) as error:
+                if isinstance(error, (ClaimLostError, ConfigurationError, TransientError)):
+                    raise
+                work.failure = error
+            failure = work.failure or EmbeddingAssetsError("unknown failure")
+            kind, text = failure.kind, str(failure)
+            self._database.retrying(
+                lambda c: fail(c, self._claims.run_id, claim, figures, kind, text)
+            )
+            return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
+        except ClaimLostError as error:
+            return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
+
+    def _succeed(self, connection: Connection, work: _Work, figures: AttemptFigures) -> None:
+        if work.transcript is None:
+            withdraw(connection, self._claims.run_id, work.claim, figures)
+        else:
+            publish(connection, self._claims.run_id, work.claim, work.transcript, figures)
+
+    def _figures(self, work: _Work) -> AttemptFigures:
+        chunks = len(work.transcript.chunks) if work.transcript else 0
+        price = self._embedder.price_per_million_tokens
+        return AttemptFigures(
+            lane=self._lane,
+            model=self._embedder.model,
+            chunks=chunks,
+            embedded=work.embedded,
+            reused=0 if work.failure else chunks - work.embedded,
+            requests=work.requests,
+            tokens=work.tokens,
+            cost_usd=None if price is None else work.tokens * price / 1e6,
+            seconds=time.monotonic() - work.started,
+            smallest_insert_batch=self._insert_batch.smallest,
+        )

@@ -1,0 +1,88 @@
+"""Packs the texts of many recordings into as few requests as the model's limits allow."""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from embedding_assets.engine.embedders import RequestLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One text to embed."""
+
+    content_hash: bytes
+    text: str
+    planned_tokens: int
+
+
+class Packer:
+    """Texts that wait to be sent, in the order they came."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._waiting: dict[bytes, Input] = {}
+        self._tokens = 0
+        self._packed: deque[list[Input]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._packed)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough waits to keep every request in flight full."""
+        ahead = self._limits.concurrency
+        return (
+            len(self._waiting) >= ahead * self._limits.max_inputs
+            or self._tokens >= ahead * self._limits.max_tokens
+        )
+
+    def add(self, item: Input) -> None:
+        """Queues one text."""
+        self._waiting[item.content_hash] = item
+        self._tokens += item.planned_tokens
+
+    def put_back(self, *requests: list[Input]) -> None:
+        """Queues whole requests, to be sent next as they are."""
+        self._packed.extendleft(reversed(requests))
+
+    def queued(self, hashes: Collection[bytes]) -> list[bytes]:
+        """Of these texts, those that can still be dropped."""
+        return [content_hash for content_hash in hashes if content_hash in self._waiting]
+
+    def drop(self, content_hash: bytes) -> None:
+        """Forgets one queued text."""
+        self._tokens -= self._waiting.pop(content_hash).planned_tokens
+
+    def take(self, *, flush: bool) -> list[Input]:
+        """The next request; empty if none is full yet, unless `flush` says not to wait for more."""
+        if self._packed:
+            return self._packed.popleft()
+        inputs: list[Input] = []
+        tokens = 0
+        for item in self._waiting.values():
+            if inputs and tokens + item.planned_tokens > self._limits.max_tokens:
+                break
+            if len(inputs) == self._limits.max_inputs:
+                break
+            inputs.append(item)
+            tokens += item.planned_tokens
+        else:
+            if not flush:
+                return []
+        for item in inputs:
+            self.drop(item.content_hash)
+        return inputs
+
+
+def share(total: int, weights: Sequence[int]) -> list[int]:
+    """Divides `total` among `weights` in proportion, in whole numbers that add up to it."""
+    whole = sum(weights) or 1
+    shares: list[int] = []
+    seen = given = 0
+    for weight in weights:
+        seen += weight
+        due = total * seen // whole
+        shares.append(due - given)
+        given = due
+    return shares

@@ -1,0 +1,174 @@
+"""The ends of an attempt, each one short transaction: published, failed, withdrawn."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from embedding_assets.engine.database import Connection, sql
+from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError, ErrorKind
+from embedding_assets.engine.model import Chunk
+from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
+from embedding_assets.engine.transcripts import Transcript, current_version
+from embedding_assets.engine.vectors import stored_hashes
+
+_COPY_TYPES = (
+    "text", "int4", "text", "bytea", "int4", "text[]", "float8", "float8", "int4", "int4",
+    "text", "timestamptz", "text",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFigures:
+    """What an attempt did and cost."""
+
+    lane: str
+    model: str
+    chunks: int
+    embedded: int
+    reused: int
+    requests: int
+    tokens: int
+    cost_usd: float | None
+    seconds: float
+    smallest_insert_batch: int
+
+
+def publish(
+    connection: Connection,
+    run_id: str,
+    claim: Claim,
+    transcript: Transcript,
+    figures: AttemptFigures,
+) -> bool:
+    """Puts the new chunks in place of the old ones and ends the claim.
+
+    True if the transcript changed while it was worked on: the recording is due again.
+
+    Raises:
+        ClaimLostError: another run holds the recording; nothing is written.
+        EmbeddingAssetsError: a vector was swept meanwhile; the next attempt embeds it again.
+    """
+    if not _hold(connection, run_id, claim):
+        return False
+    version = current_version(connection, claim.recording_id)
+    sql.withdraw_chunks(connection, recording_id=claim.recording_id)
+    _copy_chunks(connection, claim.recording_id, transcript)
+    hashes = {chunk.content_hash for chunk in transcript.chunks}
+    if hashes - stored_hashes(connection, figures.model, hashes):
+        raise EmbeddingAssetsError("a vector was swept while its recording was being embedded")
+    changed = version != transcript.version
+    sql.complete(
+        connection,
+        recording_id=claim.recording_id,
+        changed=changed,
+        version=transcript.version,
+        chunks=len(transcript.chunks),
+        tokens=sum(chunk.token_count for chunk in transcript.chunks),
+    )
+    _record(connection, run_id, claim, figures, "published")
+    return changed
+
+
+def fail(
+    connection: Connection,
+    run_id: str,
+    claim: Claim,
+    figures: AttemptFigures,
+    kind: ErrorKind,
+    error: str,
+) -> None:
+    """Ends the claim with a failure; readers keep what was published before."""
+    if not _hold(connection, run_id, claim):
+        return
+    sql.fail(
+        connection,
+        recording_id=claim.recording_id,
+        max_attempts=MAX_ATTEMPTS,
+        error_kind=kind,
+        error=error,
+    )
+    _record(connection, run_id, claim, figures, "failed", kind, error)
+
+
+def withdraw(connection: Connection, run_id: str, claim: Claim, figures: AttemptFigures) -> None:
+    """Takes away the chunks and the queue row of a call that was deleted."""
+    if not _hold(connection, run_id, claim):
+        return
+    if current_version(connection, claim.recording_id) is not None:
+        raise EmbeddingAssetsError("the call came back while it was being withdrawn")
+    sql.withdraw_chunks(connection, recording_id=claim.recording_id)
+    sql.forget(connection, recording_id=claim.recording_id)
+    _record(connection, run_id, claim, figures, "source_gone")
+
+
+def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
+    """Locks the queue row; False when this very attempt ended already.
+
+    That is so after a commit whose answer was lost: the work is done, and must not be done twice.
+    """
+    row = sql.lock_claim(connection, recording_id=claim.recording_id, run_id=run_id)
+    if row is not None:
+        return True
+    if sql.attempt_is_recorded(connection, attempt_id=claim.attempt_id):
+        return False
+    raise ClaimLostError(f"another run took over recording {claim.recording_id}")
+
+
+def _copy_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
+    with connection.cursor() as cursor, cursor.copy(sql.copy_chunks.sql) as copy:
+        copy.set_types(_COPY_TYPES)
+        for row in _chunk_rows(recording_id, transcript):
+            copy.write_row(row)
+
+
+def _chunk_rows(recording_id: str, transcript: Transcript) -> Iterable[tuple[object, ...]]:
+    for chunk in transcript.chunks:
+        yield (*_chunk_columns(recording_id, chunk), *_call_columns(transcript))
+
+
+def _chunk_columns(recording_id: str, chunk: Chunk) -> tuple[object, ...]:
+    return (
+        recording_id,
+        chunk.index,
+        chunk.text,
+        chunk.content_hash,
+        chunk.token_count,
+        list(chunk.speakers),
+        chunk.start_seconds,
+        chunk.end_seconds,
+        chunk.first_position,
+        chunk.last_position,
+    )
+
+
+def _call_columns(transcript: Transcript) -> tuple[object, ...]:
+    return (transcript.title, transcript.recorded_at, transcript.user_id)
+
+
+def _record(
+    connection: Connection,
+    run_id: str,
+    claim: Claim,
+    figures: AttemptFigures,
+    outcome: str,
+    kind: ErrorKind | None = None,
+    error: str | None = None,
+) -> None:
+    sql.record_attempt(
+        connection,
+        attempt_id=claim.attempt_id,
+        recording_id=claim.recording_id,
+        run_id=run_id,
+        outcome=outcome,
+        error_kind=kind,
+        error=error,
+        lane=figures.lane,
+        model=figures.model,
+        chunks=figures.chunks,
+        embedded=figures.embedded,
+        reused=figures.reused,
+        requests=figures.requests,
+        tokens=figures.tokens,
+        cost_usd=figures.cost_usd,
+        seconds=figures.seconds,
+        smallest_insert_batch=figures.smallest_insert_batch,
+    )

@@ -1,0 +1,50 @@
+-- name: add_model!
+-- Makes a model known, and live if none is yet.
+INSERT INTO embedding_models (model, dimensions, is_live)
+SELECT :model, :dimensions, NOT EXISTS (SELECT FROM embedding_models WHERE is_live)
+ON CONFLICT DO NOTHING;
+
+-- name: live_model^
+-- The model that search reads.
+SELECT model, dimensions FROM embedding_models WHERE is_live;
+
+-- name: retire_live_model!
+-- First half of the switch; readers see neither half, only the transaction's whole.
+UPDATE embedding_models SET is_live = false WHERE is_live;
+
+-- name: make_model_live!
+-- Second half of the switch.
+UPDATE embedding_models SET is_live = true WHERE model = :model;
+
+-- name: stored_hashes
+-- Which of these texts have a vector already.
+SELECT content_hash FROM chunk_embeddings
+WHERE model = :model AND content_hash = ANY(:hashes::bytea[]);
+
+-- name: store_vectors!
+-- Adds vectors; one that another run stored meanwhile stays as it is.
+INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
+SELECT :model, batch.content_hash, batch.embedding, batch.token_count
+FROM unnest(:hashes::bytea[], :embeddings::vector[], :token_counts::integer[])
+    AS batch (content_hash, embedding, token_count)
+ON CONFLICT (model, content_hash) DO NOTHING;
+
+-- name: chunks_without_vector
+-- Published texts that a model has no vector of yet, in order of their hash.
+SELECT DISTINCT ON (chunks.content_hash)
+    chunks.content_hash, chunks.chunk_text, chunks.token_count
+FROM transcript_chunks AS chunks
+WHERE chunks.content_hash > :after
+    AND NOT EXISTS (
+        SELECT FROM chunk_embeddings AS stored
+        WHERE stored.model = :model AND stored.content_hash = chunks.content_hash)
+ORDER BY chunks.content_hash
+LIMIT :limit;
+
+-- name: count_chunks_without_vector$
+-- How many published texts a model has no vector of.
+SELECT count(DISTINCT chunks.content_hash)
+FROM transcript_chunks AS chunks
+WHERE NOT EXISTS (
+    SELECT FROM chunk_embeddings AS stored
+    WHERE stored.model = :model AND stored.content_hash = chunks.content_hash);

@@ -1,0 +1,63 @@
+"""Reads a recording's transcript, whole and in one moment, from the recorder's tables."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from embedding_assets.engine.chunking import ChunkSettings, chunk
+from embedding_assets.engine.database import Connection, sql
+from embedding_assets.engine.model import Chunk, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One recording as it was at one moment, in chunks; `version` tells it from later ones."""
+
+    version: str
+    title: str | None
+    recorded_at: datetime | None
+    user_id: str | None
+    chunks: tuple[Chunk, ...]
+
+
+def read_transcript(
+    connection: Connection, recording_id: str, settings: ChunkSettings
+) -> Transcript | None:
+    """The recording's transcript in chunks, or None when the call is gone.
+
+    The connection must be in a snapshot transaction, so that the version is that of the segments.
+    """
+    call = sql.call(connection, recording_id=recording_id)
+    if call is None:
+        return None
+    rows = sql.segments(connection, recording_id=recording_id)
+    return Transcript(
+        version=current_version(connection, recording_id) or "",
+        title=call.title,
+        recorded_at=call.recorded_at,
+        user_id=call.user_id,
+        chunks=tuple(chunk(_segments(rows), settings)),
+    )
+
+
+def current_version(connection: Connection, recording_id: str) -> str | None:
+    """The transcript's fingerprint as this transaction sees it; None when the call is gone."""
+    version: str | None = sql.transcript_version(connection, recording_id=recording_id)
+    return version
+
+
+def source_ids(connection: Connection) -> set[str]:
+    """Ids of all recordings there are, as text."""
+    return {row.recording_id for row in sql.source_ids(connection)}
+
+
+def _segments(rows: Iterable[Any]) -> Iterator[Segment]:
+    for row in rows:
+        yield Segment(
+            position=row.position,
+            speaker=row.speaker_name,
+            text=row.text,
+            start_seconds=row.start_seconds,
+            end_seconds=row.end_seconds,
+        )

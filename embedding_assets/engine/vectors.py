@@ -1,0 +1,103 @@
+"""The vectors: content-addressed, append-only, one row for each text and model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.embedders import Embedder
+from embedding_assets.engine.errors import ConfigurationError, StatementTimeoutError
+
+LARGEST_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRow:
+    """One text's vector, by the SHA-256 of the text."""
+
+    content_hash: bytes
+    embedding: NDArray[np.float32]
+    token_count: int
+
+
+class InsertBatch:
+    """How many rows one insert takes: halves on a statement timeout, grows back slowly."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.smallest = rows
+        self._ceiling = LARGEST_BATCH
+
+    def shrink(self) -> bool:
+        """Halves the batch; False when it is one row already."""
+        if self.rows == 1:
+            return False
+        self._ceiling = max(1, self.rows - 1)
+        self.rows //= 2
+        self.smallest = min(self.smallest, self.rows)
+        return True
+
+    def grow(self) -> None:
+        """After a batch that went well."""
+        self.rows = min(self.rows + max(1, self.rows // 10), max(self._ceiling, self.rows))
+
+
+def store_vectors(
+    database: Database, model: str, rows: Iterable[VectorRow], batch: InsertBatch
+) -> None:
+    """Adds vectors in small committed batches that no reader sees.
+
+    Raises:
+        StatementTimeoutError: even one row takes longer than the server's statement_timeout.
+    """
+    # Everybody inserts in the order of the hash, so that two runs never wait for each other.
+    remaining = sorted(rows, key=lambda row: row.content_hash)
+    while remaining:
+        part = remaining[: batch.rows]
+        try:
+            database.retrying(lambda connection, part=part: _insert(connection, model, part))
+        except StatementTimeoutError:
+            if not batch.shrink():
+                raise
+            continue
+        remaining = remaining[len(part) :]
+        batch.grow()
+
+
+def _insert(connection: Connection, model: str, rows: Sequence[VectorRow]) -> None:
+    sql.store_vectors(
+        connection,
+        model=model,
+        hashes=[row.content_hash for row in rows],
+        embeddings=[row.embedding for row in rows],
+        token_counts=[row.token_count for row in rows],
+    )
+
+
+def stored_hashes(connection: Connection, model: str, hashes: Iterable[bytes]) -> set[bytes]:
+    """Which of these texts the model has a vector of already."""
+    rows = sql.stored_hashes(connection, model=model, hashes=list(hashes))
+    return {bytes(row.content_hash) for row in rows}
+
+
+def register_model(connection: Connection, embedder: Embedder) -> None:
+    """Makes the embedder's model known, and live if none is.
+
+    Raises:
+        ConfigurationError: another model is live; vectors of this one would not be searched.
+    """
+    sql.add_model(connection, model=embedder.model, dimensions=embedder.dimensions)
+    require_live(connection, embedder)
+
+
+def require_live(connection: Connection, embedder: Embedder) -> None:
+    """Raises ConfigurationError when search reads the vectors of another model."""
+    live = sql.live_model(connection)
+    if live is not None and live.model != embedder.model:
+        raise ConfigurationError(
+            f"the settings name the model {embedder.model}, but search reads {live.model}: set"
+            " EMBEDDING_PROVIDER, EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back, or run"
+            " `embedding-assets switch-model` to embed everything with the new model"
+        )

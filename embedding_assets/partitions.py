@@ -1,0 +1,36 @@
+"""The partitions of `transcript_chunks`: one for each recording, added as recordings appear."""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import dagster as dg
+
+RECORDINGS = "recordings"
+MOST_KEYS_A_REQUEST = 5_000
+
+recordings = dg.DynamicPartitionsDefinition(name=RECORDINGS)
+
+
+class PartitionChanges(NamedTuple):
+    """What makes Dagster's partitions agree with the recordings."""
+
+    added: list[str]
+    deleted: list[str]
+
+
+def partition_changes(
+    recording_ids: Collection[str], keys: Collection[str], held: Collection[str] = ()
+) -> PartitionChanges:
+    """Compares the recordings with the partition keys; what a run holds is not deleted."""
+    known, there, busy = set(keys), set(recording_ids), set(held)
+    return PartitionChanges(added=sorted(there - known), deleted=sorted(known - there - busy))
+
+
+def add_partitions(instance: dg.DagsterInstance, recording_ids: Iterable[str]) -> int:
+    """Registers the recordings that are not yet partitions; gives their number."""
+    added = partition_changes(
+        set(recording_ids), instance.get_dynamic_partitions(RECORDINGS)
+    ).added
+    for start in range(0, len(added), MOST_KEYS_A_REQUEST):
+        instance.add_dynamic_partitions(RECORDINGS, added[start : start + MOST_KEYS_A_REQUEST])
+    return len(added)

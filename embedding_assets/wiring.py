@@ -1,0 +1,121 @@
+"""Puts the engine's parts together as the settings say."""
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy.engine import make_url
+
+from embedding_assets.embedded_postgres import EmbeddedPostgres
+from embedding_assets.engine.chunking import ChunkSettings
+from embedding_assets.engine.database import Database
+from embedding_assets.engine.embedders import Embedder
+from embedding_assets.engine.embedding import EmbeddingRun, Lane
+from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.queue import Claims
+from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
+from embedding_assets.settings import Settings
+
+APPLICATION_DATABASE = "embedding_assets"
+DAGSTER_DATABASE = "dagster"
+
+
+def embedded_server(settings: Settings) -> EmbeddedPostgres | None:
+    """The embedded server, or None when DATABASE_URL names another."""
+    return None if settings.database_url else EmbeddedPostgres(settings.home)
+
+
+def application_url(settings: Settings) -> str:
+    """The connection URL of the application's database, for psycopg and psql."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return EmbeddedPostgres(settings.home).url(APPLICATION_DATABASE)
+
+
+def dagster_url(settings: Settings) -> str:
+    """The SQLAlchemy URL of Dagster's storage: DAGSTER_PG_URL, or its database beside ours."""
+    if settings.dagster_pg_url is not None:
+        return settings.dagster_pg_url.get_secret_value()
+    beside = make_url(application_url(settings)).set(
+        drivername="postgresql+psycopg2", database=DAGSTER_DATABASE
+    )
+    return beside.render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """A connection to the application's database, with the embedded server started if need be.
+
+    Raises:
+        ConfigurationError: the schema is missing or old.
+    """
+    server = embedded_server(settings)
+    if server is not None:
+        server.ensure_running()
+    with Database(application_url(settings)) as database:
+        database.check_schema()
+        yield database
+
+
+def chunk_settings(settings: Settings) -> ChunkSettings:
+    """How transcripts are cut, whatever the model."""
+    return ChunkSettings(
+        target=settings.chunk_target_tokens,
+        overlap=settings.chunk_overlap_tokens,
+        maximum=settings.chunk_max_tokens,
+    )
+
+
+def build_embedder(settings: Settings) -> Embedder:
+    """The configured model, checked against the chunk settings; loading waits for the first use.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong, or chunks may be too long for the model.
+    """
+    embedder = _embedder(settings)
+    longest = chunk_settings(settings).maximum * MAX_BYTES_PER_TOKEN
+    if longest > embedder.limits.max_input_tokens:
+        raise ConfigurationError(
+            f"a chunk of CHUNK_MAX_TOKENS={settings.chunk_max_tokens} can come to {longest} tokens"
+            f" of {embedder.model}, which takes {embedder.limits.max_input_tokens}: lower"
+            " CHUNK_MAX_TOKENS, or raise EMBEDDING_MAX_INPUT_TOKENS if the model takes more"
+        )
+    return embedder
+
+
+def _embedder(settings: Settings) -> Embedder:
+    # Imported here: each brings libraries that take a while and that the other does not need.
+    if settings.embedding_provider == "local":
+        from embedding_assets.engine.embedders.local import LocalEmbedder  # noqa: PLC0415
+
+        return LocalEmbedder(concurrency=settings.embedding_concurrency)
+    from embedding_assets.engine.embedders.openai import OpenAIEmbedder  # noqa: PLC0415
+
+    key = settings.openai_api_key
+    return OpenAIEmbedder(
+        api_key="" if key is None else key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        model=settings.embedding_model or "text-embedding-3-small",
+        dimensions=settings.embedding_dimensions,
+        price_per_million_tokens=settings.embedding_price_per_million_tokens,
+        max_input_tokens=settings.embedding_max_input_tokens,
+        concurrency=settings.embedding_concurrency,
+    )
+
+
+@contextlib.contextmanager
+def open_run(
+    settings: Settings, run_id: str, *, lane: Lane, insert_batch: int | None
+) -> Iterator[tuple[EmbeddingRun, Claims, Database]]:
+    """Everything one run needs; the claims it still holds at the end are given back."""
+    embedder = build_embedder(settings)
+    with open_database(settings) as database:
+        claims = Claims(database, run_id)
+        run = EmbeddingRun(
+            database,
+            embedder,
+            chunk_settings(settings),
+            claims,
+            lane=lane,
+            insert_batch=insert_batch,
+        )
+        yield run, claims, database
