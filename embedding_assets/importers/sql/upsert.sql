@@ -1,4 +1,4 @@
--- name: upsert_call!
+-- name: upsert_call(recording_id, title, recorded_at, duration, url, recorded_by_name, recorded_by_email, source_platform)!
 -- Adds the call, or corrects it where it differs; what the recorder does not say stays.
 INSERT INTO fathom_calls AS calls
     (recording_id, title, recorded_at, duration, url, recorded_by_name, recorded_by_email,
@@ -22,7 +22,7 @@ WHERE (calls.title, calls.recorded_at, calls.duration, calls.url, calls.recorded
        coalesce(excluded.recorded_by_name, calls.recorded_by_name),
        coalesce(excluded.recorded_by_email, calls.recorded_by_email), excluded.source_platform);
 
--- name: upsert_segments!
+-- name: upsert_segments(recording_id, positions, speakers, emails, starts, ends, texts)!
 -- Adds the segments, or corrects those that differ.
 INSERT INTO fathom_transcripts AS segments
     (recording_id, position, speaker_name, speaker_email, start_seconds, end_seconds, text)
@@ -42,7 +42,7 @@ WHERE (segments.speaker_name, segments.speaker_email, segments.start_seconds,
       (excluded.speaker_name, excluded.speaker_email, excluded.start_seconds,
        excluded.end_seconds, excluded.text);
 
--- name: delete_later_segments!
+-- name: delete_later_segments(recording_id, positions)!
 -- Takes away the segments that the recorder no longer has.
 DELETE FROM fathom_transcripts
 WHERE recording_id = :recording_id AND position NOT IN (SELECT unnest(:positions::integer[]));
