@@ -79,7 +79,9 @@ def materializations(
     except EmbeddingAssetsError as error:
         raise _failure(f"stopped: {error}", kind=error.kind) from None
     if failed:
-        named = "; ".join(f"{o.recording_id}: {o.error_kind}: {o.error}" for o in failed[:MOST_NAMED])
+        named = "; ".join(
+            f"{o.recording_id}: {o.error_kind}: {o.error}" for o in failed[:MOST_NAMED]
+        )
         more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
         raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
 

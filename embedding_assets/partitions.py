@@ -28,9 +28,7 @@ def partition_changes(
 
 def add_partitions(instance: dg.DagsterInstance, recording_ids: Iterable[str]) -> int:
     """Registers the recordings that are not yet partitions; gives their number."""
-    added = partition_changes(
-        set(recording_ids), instance.get_dynamic_partitions(RECORDINGS)
-    ).added
+    added = partition_changes(set(recording_ids), instance.get_dynamic_partitions(RECORDINGS)).added
     for start in range(0, len(added), MOST_KEYS_A_REQUEST):
         instance.add_dynamic_partitions(RECORDINGS, added[start : start + MOST_KEYS_A_REQUEST])
     return len(added)

@@ -1,22 +1,38 @@
 """Every environment variable, typed, in one place."""
 
+import re
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "workspace.yaml").exists() else Path.cwd()
+ENV_FILE = PROJECT_ROOT / ".env"
+
+# What `embedding-assets init` writes into .env for the `dagster` commands; no settings of a person.
+BLOCK_START = "# --- written by `embedding-assets init`; your own settings go below the block ---"
+BLOCK_END = "# --- end of what `embedding-assets init` wrote ---"
+BLOCK = re.compile(f"{re.escape(BLOCK_START)}.*?{re.escape(BLOCK_END)}\n?", re.DOTALL)
 
 
 class Settings(BaseSettings):
-    """Read from the environment first, then from `.env` in the project's root."""
+    """Read from the environment first, then from a person's lines of `.env` in the project's root.
 
-    model_config = SettingsConfigDict(
-        env_file=PROJECT_ROOT / ".env", extra="ignore", env_ignore_empty=True
-    )
+    Raises:
+        pydantic.ValidationError: a value is of the wrong type or out of range.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
 
     embedding_assets_home: Path = PROJECT_ROOT / ".local"
     database_url: SecretStr | None = None
@@ -39,3 +55,29 @@ class Settings(BaseSettings):
     def home(self) -> Path:
         """The one folder that holds everything written at run time, absolute."""
         return self.embedding_assets_home.expanduser().resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `.env`."""
+        known = {
+            name: value
+            for name, value in _own_env_lines().items()
+            if name in settings_cls.model_fields
+        }
+        return init_settings, env_settings, InitSettingsSource(settings_cls, known)
+
+
+def _own_env_lines() -> dict[str, str]:
+    """What a person put into `.env`."""
+    if not ENV_FILE.is_file():
+        return {}
+    text = BLOCK.sub("", ENV_FILE.read_text(encoding="utf-8"))
+    values = dotenv_values(stream=StringIO(text))
+    return {name.lower(): value for name, value in values.items() if value}

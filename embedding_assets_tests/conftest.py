@@ -8,6 +8,8 @@ import psycopg
 import pytest
 
 from embedding_assets.embedded_postgres import EmbeddedPostgres
+from embedding_assets.engine.database import Database
+from embedding_assets.migrations import migrate
 
 _NUMBERS = itertools.count(1)
 
@@ -34,3 +36,28 @@ def empty_database_url(server: EmbeddedPostgres) -> Iterator[str]:
     yield server.url(name)
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def migrated_template(server: EmbeddedPostgres) -> str:
+    """The name of a migrated database that others are copied from."""
+    server.ensure_database("migrated")
+    migrate(server.url("migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def database_url(server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The URL of a fresh migrated database, dropped afterwards whoever is connected."""
+    name = f"test_{next(_NUMBERS)}"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+        yield server.url(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A connection to a fresh migrated database."""
+    with Database(database_url) as database:
+        yield database

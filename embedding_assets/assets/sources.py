@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-_EXTERNAL = {"group_name": "recorder", "kinds": {"postgres", "table"}}
+_GROUP = "recorder"
+_KINDS = {"postgres", "table"}
 
 fathom_calls = dg.AssetSpec(
     "fathom_calls",
@@ -18,7 +19,8 @@ fathom_calls = dg.AssetSpec(
             ]
         ),
     },
-    **_EXTERNAL,
+    group_name=_GROUP,
+    kinds=_KINDS,
 )
 
 fathom_transcripts = dg.AssetSpec(
@@ -40,5 +42,6 @@ fathom_transcripts = dg.AssetSpec(
             ]
         ),
     },
-    **_EXTERNAL,
+    group_name=_GROUP,
+    kinds=_KINDS,
 )

@@ -1,4 +1,4 @@
-"""One connection to the application's database, the transactions on it, and what its errors mean."""
+"""One connection to the application's database, its transactions, and what its errors mean."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -106,6 +106,9 @@ class EmbeddingRun:
         self._packer = Packer(embedder.limits)
         self._works: set[_Work] = set()
         self._owners: dict[bytes, list[_Work]] = {}  # who waits for a text; the first one pays
+        self._flying: dict[Future[Embedded], list[Input]] = {}
+        self._more = True
+        self._others_hold_the_rest = False
         self._unanswered = 0
 
     def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
@@ -126,36 +129,45 @@ class EmbeddingRun:
             pool.shutdown(wait=False, cancel_futures=True)
             self._claims.release()
 
-    def _embed(self, claimed: Iterator[Claim | None], pool: ThreadPoolExecutor) -> Iterator[Outcome]:
-        flying: dict[Future[Embedded], list[Input]] = {}
-        more = True
-        while more or flying or self._packer:
-            waiting_for_others = False
-            while more and not waiting_for_others and self._has_room():
-                try:
-                    claim = next(claimed)
-                except StopIteration:
-                    more = False
-                    break
-                if claim is None:
-                    waiting_for_others = True
-                else:
-                    yield from self._start(claim)
-            flush = not more or waiting_for_others or len(self._works) >= MOST_AT_ONCE
-            while len(flying) < self._embedder.limits.concurrency:
-                inputs = self._packer.take(flush=flush)
-                if not inputs:
-                    break
-                flying[pool.submit(self._embedder.embed, [i.text for i in inputs])] = inputs
-            if flying:
-                done, _ = wait(flying, POLL_SECONDS, FIRST_COMPLETED)
+    def _embed(
+        self, claimed: Iterator[Claim | None], pool: ThreadPoolExecutor
+    ) -> Iterator[Outcome]:
+        while self._more or self._flying or self._packer:
+            yield from self._take_in(claimed)
+            self._send(pool)
+            if self._flying:
+                done, _ = wait(self._flying, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
-                    yield from self._receive(future, flying.pop(future))
-            elif waiting_for_others:
+                    yield from self._receive(future, self._flying.pop(future))
+            elif self._others_hold_the_rest:
                 time.sleep(POLL_SECONDS)
             self._claims.renew()
             if self._unanswered >= UNANSWERED_REQUESTS:
-                more = False
+                self._more = False
+
+    def _take_in(self, claimed: Iterator[Claim | None]) -> Iterator[Outcome]:
+        """Claims and reads recordings until enough waits to keep the requests full."""
+        self._others_hold_the_rest = False
+        while self._more and self._has_room() and not self._others_hold_the_rest:
+            try:
+                claim = next(claimed)
+            except StopIteration:
+                self._more = False
+                return
+            if claim is None:
+                self._others_hold_the_rest = True
+            else:
+                yield from self._start(claim)
+
+    def _send(self, pool: ThreadPoolExecutor) -> None:
+        """Fills the free places in flight; a request that is not full waits while more may come."""
+        flush = not self._more or self._others_hold_the_rest or len(self._works) >= MOST_AT_ONCE
+        while len(self._flying) < self._embedder.limits.concurrency:
+            inputs = self._packer.take(flush=flush)
+            if not inputs:
+                return
+            future = pool.submit(self._embedder.embed, [item.text for item in inputs])
+            self._flying[future] = inputs
 
     def _has_room(self) -> bool:
         return len(self._works) < MOST_AT_ONCE and not self._packer.is_full
@@ -278,7 +290,9 @@ class EmbeddingRun:
             failure = work.failure or EmbeddingAssetsError("unknown failure")
             kind, text = failure.kind, str(failure)
             self._database.retrying(
-                lambda c: fail(c, self._claims.run_id, claim, figures, kind, text)
+                lambda c: fail(
+                    c, self._claims.run_id, claim, figures=figures, kind=kind, error=text
+                )
             )
             return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
         except ClaimLostError as error:
@@ -288,7 +302,7 @@ class EmbeddingRun:
         if work.transcript is None:
             withdraw(connection, self._claims.run_id, work.claim, figures)
         else:
-            publish(connection, self._claims.run_id, work.claim, work.transcript, figures)
+            publish(connection, self._claims.run_id, work.claim, work.transcript, figures=figures)
 
     def _figures(self, work: _Work) -> AttemptFigures:
         chunks = len(work.transcript.chunks) if work.transcript else 0

@@ -37,6 +37,7 @@ def publish(
     run_id: str,
     claim: Claim,
     transcript: Transcript,
+    *,
     figures: AttemptFigures,
 ) -> bool:
     """Puts the new chunks in place of the old ones and ends the claim.
@@ -64,7 +65,7 @@ def publish(
         chunks=len(transcript.chunks),
         tokens=sum(chunk.token_count for chunk in transcript.chunks),
     )
-    _record(connection, run_id, claim, figures, "published")
+    _record(connection, run_id, claim, figures, outcome="published")
     return changed
 
 
@@ -72,6 +73,7 @@ def fail(
     connection: Connection,
     run_id: str,
     claim: Claim,
+    *,
     figures: AttemptFigures,
     kind: ErrorKind,
     error: str,
@@ -86,7 +88,7 @@ def fail(
         error_kind=kind,
         error=error,
     )
-    _record(connection, run_id, claim, figures, "failed", kind, error)
+    _record(connection, run_id, claim, figures, outcome="failed", kind=kind, error=error)
 
 
 def withdraw(connection: Connection, run_id: str, claim: Claim, figures: AttemptFigures) -> None:
@@ -97,7 +99,7 @@ def withdraw(connection: Connection, run_id: str, claim: Claim, figures: Attempt
         raise EmbeddingAssetsError("the call came back while it was being withdrawn")
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     sql.forget(connection, recording_id=claim.recording_id)
-    _record(connection, run_id, claim, figures, "source_gone")
+    _record(connection, run_id, claim, figures, outcome="source_gone")
 
 
 def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
@@ -149,6 +151,7 @@ def _record(
     run_id: str,
     claim: Claim,
     figures: AttemptFigures,
+    *,
     outcome: str,
     kind: ErrorKind | None = None,
     error: str | None = None,

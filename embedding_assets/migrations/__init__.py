@@ -1,14 +1,17 @@
 """The application database's schema, as Alembic revisions, and the one call that applies them."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.errors import ConfigurationError, TransientError
 
 # The database may be shared with an application that has an `alembic_version` of its own.
 VERSION_TABLE = "embedding_assets_version"
@@ -32,14 +35,33 @@ def migrate(database_url: str) -> bool:
         ConfigurationError: pgvector is missing, or the role may not create what is needed.
     """
     engine = sa.create_engine(_sqlalchemy_url(database_url), poolclass=sa.NullPool)
-    config = _config()
-    with engine.begin() as connection:
+    with _plain_errors(), engine.begin() as connection:
+        config = _config()
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('embedding_assets'))"))
         _ensure_pgvector(connection)
         before = current_revision(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         return before != head_revision()
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Names the mend; what SQLAlchemy says would quote statements."""
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        reason = " ".join(str(error.orig).split())
+        raise TransientError(
+            f"cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
+        ) from None
+    except sa.exc.ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise ConfigurationError(
+            f"this role may not migrate the schema ({error.orig.diag.message_primary}): run"
+            " `embedding-assets init` as a role that may create tables here"
+        ) from None
 
 
 def current_revision(connection: sa.Connection) -> str | None:
@@ -82,7 +104,8 @@ def _ensure_pgvector(connection: sa.Connection) -> None:
         connection.execute(
             sa.text(
                 "SELECT set_config('search_path',"
-                " concat_ws(', ', nullif(current_setting('search_path'), ''), :schema), true)"
+                " concat_ws(', ', nullif(current_setting('search_path'), ''),"
+                " CAST(:schema AS text)), true)"
             ),
             {"schema": schema},
         )

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test test-quick lint format clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Import the sample recordings, embed them through Dagster, search them
+	@$(BIN)/embedding-assets demo
+
+dev: $(READY) ## The Dagster UI and its daemon on http://127.0.0.1:3000
+	@$(BIN)/embedding-assets dev
+
+test: lint ## Everything CI runs: lint, then all tests
+	$(BIN)/pytest
+
+test-quick: lint ## As test, without the tests that take minutes
+	$(BIN)/pytest -m 'not slow'
+
+lint: $(READY) ## ruff, strict types, the engine's independence of Dagster
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment; data in .local stays
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it with PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV), a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
