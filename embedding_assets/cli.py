@@ -201,6 +201,26 @@ def status(as_json: bool) -> None:
         )
 
 
+@main.command(name="switch-model")
+def switch_model() -> None:
+    """Embed everything with the model of the settings, then let search read that one.
+
+    Search keeps reading the old model until the new one has every vector; interrupted, it
+    continues where it stopped.
+    """
+    from embedding_assets.engine.embedding import Lane  # noqa: PLC0415
+    from embedding_assets.engine.switching import switch_model as switch  # noqa: PLC0415
+    from embedding_assets.engine.vectors import InsertBatch  # noqa: PLC0415
+    from embedding_assets.wiring import build_embedder, open_database  # noqa: PLC0415
+
+    settings = Settings()
+    embedder = build_embedder(settings)
+    with open_database(settings) as database, _spinner("embedding", "chunks") as progress:
+        batch = InsertBatch(Lane.standard.insert_batch)
+        embedded = switch(database, embedder, batch, progress)
+    out.print(f"{embedded:,} chunks embedded; search reads {embedder.model}")
+
+
 @main.command()
 def url() -> None:
     """Print the database's connection URL, for psql: psql "$(embedding-assets url)"."""
@@ -362,7 +382,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def _spinner(what: str) -> Iterator[Callable[[int], None]]:
+def _spinner(what: str, things: str = "recordings") -> Iterator[Callable[[int], None]]:
     """Counts up in the terminal while something takes its time."""
     with err.status(what) as status:
-        yield lambda count: status.update(f"{what}: {count:,} recordings")
+        yield lambda count: status.update(f"{what}: {count:,} {things}")

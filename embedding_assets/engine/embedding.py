@@ -17,16 +17,16 @@ from embedding_assets.engine.errors import (
     InvalidInputError,
     TransientError,
 )
-from embedding_assets.engine.packing import Input, Packer, share
+from embedding_assets.engine.packing import Input, Packer
 from embedding_assets.engine.publication import AttemptFigures, fail, publish, withdraw
 from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets.engine.transcripts import Transcript, read_transcript
 from embedding_assets.engine.vectors import (
     InsertBatch,
-    VectorRow,
     register_model,
     store_vectors,
     stored_hashes,
+    vector_rows,
 )
 
 MOST_AT_ONCE = 256  # recordings held in memory
@@ -221,11 +221,7 @@ class EmbeddingRun:
             yield from self._store(inputs, answer)
 
     def _store(self, inputs: list[Input], answer: Embedded) -> Iterator[Outcome]:
-        tokens = share(answer.tokens, [i.planned_tokens for i in inputs])
-        rows = [
-            VectorRow(i.content_hash, vector, count)
-            for i, vector, count in zip(inputs, answer.vectors, tokens, strict=True)
-        ]
+        rows = vector_rows(inputs, answer)
         works: dict[_Work, None] = {}
         for index, row in enumerate(rows):
             owners = self._owners[row.content_hash]

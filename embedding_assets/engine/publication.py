@@ -8,7 +8,7 @@ from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError,
 from embedding_assets.engine.model import Chunk
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version
-from embedding_assets.engine.vectors import stored_hashes
+from embedding_assets.engine.vectors import hold_live, stored_hashes
 
 _COPY_TYPES = (
     "text", "int4", "text", "bytea", "int4", "text[]", "float8", "float8", "int4", "int4",
@@ -50,6 +50,7 @@ def publish(
     """
     if not _hold(connection, run_id, claim):
         return False
+    hold_live(connection, figures.model)
     version = current_version(connection, claim.recording_id)
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     _copy_chunks(connection, claim.recording_id, transcript)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_assets.engine.database import Connection, Database, sql
-from embedding_assets.engine.embedders import Embedder
+from embedding_assets.engine.embedders import Embedded, Embedder
 from embedding_assets.engine.errors import ConfigurationError, StatementTimeoutError
+from embedding_assets.engine.packing import Input, share
 
 LARGEST_BATCH = 1_000
 
@@ -20,6 +21,15 @@ class VectorRow:
     content_hash: bytes
     embedding: NDArray[np.float32]
     token_count: int
+
+
+def vector_rows(inputs: Sequence[Input], answer: Embedded) -> list[VectorRow]:
+    """An answer's vectors with their texts' hashes; its tokens shared out as they were planned."""
+    tokens = share(answer.tokens, [item.planned_tokens for item in inputs])
+    return [
+        VectorRow(item.content_hash, vector, count)
+        for item, vector, count in zip(inputs, answer.vectors, tokens, strict=True)
+    ]
 
 
 class InsertBatch:
@@ -90,6 +100,20 @@ def register_model(connection: Connection, embedder: Embedder) -> None:
     """
     sql.add_model(connection, model=embedder.model, dimensions=embedder.dimensions)
     require_live(connection, embedder)
+
+
+def hold_live(connection: Connection, model: str) -> None:
+    """Keeps the live model as it is to the end of the transaction.
+
+    Raises:
+        ConfigurationError: search switched to another model while this run was going on.
+    """
+    live = sql.hold_live_model(connection)
+    if live is None or live.model != model:
+        raise ConfigurationError(
+            f"search was switched to another model while this run embedded with {model}: set"
+            " EMBEDDING_PROVIDER, EMBEDDING_MODEL and EMBEDDING_DIMENSIONS to the new one"
+        )
 
 
 def require_live(connection: Connection, embedder: Embedder) -> None:

@@ -8,6 +8,10 @@ ON CONFLICT DO NOTHING;
 -- The model that search reads.
 SELECT model, dimensions FROM embedding_models WHERE is_live;
 
+-- name: hold_live_model()^
+-- The live model, which nobody switches before this transaction ends.
+SELECT model FROM embedding_models WHERE is_live FOR SHARE;
+
 -- name: retire_live_model()!
 -- First half of the switch; readers see neither half, only the transaction's whole.
 UPDATE embedding_models SET is_live = false WHERE is_live;
