@@ -49,5 +49,5 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
     def discover(self) -> set[str]:
         """Queues recordings that change tracking missed; gives the ids of all there are."""
         with self.database() as database:
-            database.retrying(queue.enqueue_unqueued)
+            queue.reconcile(database)
             return database.retrying(transcripts.source_ids)

@@ -5,14 +5,19 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.transcripts import current_version
 
 LEASE = timedelta(minutes=5)
 MAX_ATTEMPTS = 3
+MAX_RECOVERIES = 3  # of a dead letter; then it waits for a person
+RECOVERED_AT_ONCE = 5
+RECONCILED_AT_ONCE = 500
 CLAIM_SIZE = 20  # recordings taken at once: few, so that racing workers share evenly
 
-_DIED = "the run that worked on it died: its lease ran out"
+_DIED = "the run that worked on it died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Claims:
         self._database = database
         self._lease = lease
         self._renewed = time.monotonic()
+        self.dead_runs: set[str] = set()
+        """Runs that held claims when they died, as this one found out."""
 
     def due(self, *, time_budget: timedelta | None = None) -> Iterator[Claim]:
         """Takes what is due, oldest first, until nothing is or the time budget is spent."""
@@ -52,13 +59,21 @@ class Claims:
             held: list[str] = []
             for start in range(0, len(remaining), CLAIM_SIZE):
                 ids = remaining[start : start + CLAIM_SIZE]
-                claims = self._database.retrying(lambda c, ids=ids: self._claim_these(c, ids))  # type: ignore[misc]
+                claims = self._database.retrying(partial(self._claim_these, recording_ids=ids))
                 yield from claims
                 taken = {claim.recording_id for claim in claims}
                 held.extend(id for id in ids if id not in taken)
             if held:
                 yield None
             remaining = held
+
+    def dead_letters(self) -> Iterator[Claim]:
+        """Takes the oldest dead letters for one recovery each, as many as one round allows."""
+        yield from self._database.retrying(self._claim_dead_letters)
+
+    def take_over(self, dead_run: str) -> None:
+        """Frees what a run holds that is known to have ended, without waiting for its leases."""
+        self._database.retrying(lambda c: self._expire(c, dead_run))
 
     def renew(self) -> None:
         """Says that this run is alive, if it has not lately."""
@@ -73,13 +88,29 @@ class Claims:
         """Gives back everything this run still holds, at no cost to the recordings."""
         self._database.retrying(lambda c: sql.release(c, run_id=self.run_id))
 
+    def _expire(self, connection: Connection, dead_run: str | None = None) -> None:
+        rows = sql.expire_claims(
+            connection, dead_run=dead_run, max_attempts=MAX_ATTEMPTS, error=_DIED
+        )
+        self.dead_runs.update(row.run_id for row in rows)
+
+    def _claim_dead_letters(self, connection: Connection) -> list[Claim]:
+        rows = sql.claim_dead_letters(
+            connection,
+            run_id=self.run_id,
+            lease=self._lease,
+            limit=RECOVERED_AT_ONCE,
+            max_recoveries=MAX_RECOVERIES,
+        )
+        return [Claim(row.recording_id, row.attempts) for row in rows]
+
     def _claim_due(self, connection: Connection) -> list[Claim]:
-        expire_leases(connection)
+        self._expire(connection)
         rows = sql.claim_due(connection, run_id=self.run_id, lease=self._lease, limit=CLAIM_SIZE)
         return [Claim(row.recording_id, row.attempts) for row in rows]
 
     def _claim_these(self, connection: Connection, recording_ids: list[str]) -> list[Claim]:
-        expire_leases(connection)
+        self._expire(connection)
         sql.ensure_queued(connection, recording_ids=recording_ids)
         rows = sql.claim_these(
             connection, run_id=self.run_id, lease=self._lease, recording_ids=recording_ids
@@ -87,15 +118,56 @@ class Claims:
         return [Claim(row.recording_id, row.attempts) for row in rows]
 
 
-def expire_leases(connection: Connection) -> list[str]:
-    """Takes back what dead runs held; gives the recordings' ids."""
-    rows = sql.expire_leases(connection, max_attempts=MAX_ATTEMPTS, error=_DIED)
+def reconcile(database: Database) -> None:
+    """Queues what change tracking missed: never queued, deleted, or changed without a trigger.
+
+    Comparing every transcript would take long, so each call compares those that were not compared
+    for longest, a bounded number of them.
+    """
+    database.retrying(sql.enqueue_unqueued)
+    database.retrying(_enqueue_deleted)
+    database.retrying(_enqueue_changed)
+
+
+def _enqueue_deleted(connection: Connection) -> None:
+    gone = [row.recording_id for row in sql.deleted_calls(connection)]
+    sql.enqueue_recordings(connection, recording_ids=gone)
+
+
+def _enqueue_changed(connection: Connection) -> None:
+    rows = list(sql.least_recently_reconciled(connection, limit=RECONCILED_AT_ONCE))
+    changed = [
+        row.recording_id
+        for row in rows
+        if current_version(connection, row.recording_id) != row.transcript_version
+    ]
+    sql.enqueue_recordings(connection, recording_ids=changed)
+    sql.mark_reconciled(connection, recording_ids=[row.recording_id for row in rows])
+
+
+def retry(connection: Connection, recording_ids: Sequence[str], *, force: bool) -> list[str]:
+    """Makes failed recordings and dead letters due now; gives the ids of those that are.
+
+    With `force`, also dead letters that wait for a person, and what is published already.
+    """
+    rows = sql.retry(
+        connection,
+        recording_ids=list(recording_ids),
+        force=force,
+        max_recoveries=MAX_RECOVERIES,
+    )
+    return sorted(row.recording_id for row in rows)
+
+
+def left_undone(
+    connection: Connection, run_id: str, recording_ids: Sequence[str] | None
+) -> list[str]:
+    """What an ended run did not finish, of the recordings it was for (None: a worker's)."""
+    if recording_ids is None:
+        rows = sql.left_undone(connection, run_id=run_id)
+    else:
+        rows = sql.still_undone(connection, recording_ids=list(recording_ids), run_id=run_id)
     return [row.recording_id for row in rows]
-
-
-def enqueue_unqueued(connection: Connection) -> int:
-    """Queues recordings that have no row yet; gives their number."""
-    return int(sql.enqueue_unqueued(connection))
 
 
 @dataclass(frozen=True, slots=True)

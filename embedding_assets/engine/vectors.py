@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def store_vectors(
     while remaining:
         part = remaining[: batch.rows]
         try:
-            database.retrying(lambda connection, part=part: _insert(connection, model, part))
+            database.retrying(partial(_insert, model=model, rows=part))
         except StatementTimeoutError:
             if not batch.shrink():
                 raise

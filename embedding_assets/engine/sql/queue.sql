@@ -14,9 +14,63 @@ INSERT INTO embedding_queue (recording_id)
 SELECT id FROM unnest(:recording_ids::text[]) AS id ORDER BY id
 ON CONFLICT (recording_id) DO NOTHING;
 
--- name: enqueue(recording_ids)!
+-- name: enqueue_recordings(recording_ids)$
 -- Makes these recordings due now, unless a run holds them.
 SELECT enqueue_recordings(:recording_ids::text[]);
+
+-- name: deleted_calls()
+-- Recordings whose call is gone, and that nobody is told of yet.
+SELECT queued.recording_id
+FROM embedding_queue AS queued
+WHERE queued.status IN ('completed', 'dead_letter')
+    AND NOT EXISTS (
+        SELECT FROM fathom_calls AS calls WHERE calls.recording_id::text = queued.recording_id);
+
+-- name: least_recently_reconciled(limit)
+-- The published recordings that were not compared with their transcript for longest.
+SELECT recording_id, transcript_version FROM embedding_queue
+WHERE status = 'completed'
+ORDER BY reconciled_at
+LIMIT :limit;
+
+-- name: mark_reconciled(recording_ids)!
+-- Puts these recordings at the end of the line.
+UPDATE embedding_queue SET reconciled_at = now()
+WHERE recording_id = ANY(:recording_ids::text[]);
+
+-- name: retry(recording_ids, force, max_recoveries)
+-- A person's word: these are due now, with all their attempts before them.
+UPDATE embedding_queue
+SET status = 'pending', attempts = 0, recoveries = 0, next_attempt_at = now(), enqueued_at = now()
+WHERE recording_id = ANY(:recording_ids::text[])
+    AND (status = 'failed'
+         OR (status = 'dead_letter' AND (:force OR recoveries < :max_recoveries))
+         OR (status = 'completed' AND :force))
+RETURNING recording_id;
+
+-- name: dead_letters()
+-- The dead letters, those that have waited longest first.
+SELECT recording_id, recoveries FROM embedding_queue
+WHERE status = 'dead_letter'
+ORDER BY next_attempt_at, recording_id;
+
+-- name: left_undone(run_id)
+-- What this run took and did not finish: still claimed, or failed and not dealt with since.
+SELECT queued.recording_id
+FROM embedding_queue AS queued
+WHERE (queued.status = 'processing' AND queued.claimed_by = :run_id)
+    OR (queued.status = 'failed' AND :run_id = (
+        SELECT attempts.run_id FROM embedding_attempts AS attempts
+        WHERE attempts.recording_id = queued.recording_id
+        ORDER BY attempts.finished_at DESC LIMIT 1))
+ORDER BY queued.recording_id;
+
+-- name: still_undone(recording_ids, run_id)
+-- Of these recordings, those that are neither published, nor given up, nor in another run's hands.
+SELECT recording_id FROM embedding_queue
+WHERE recording_id = ANY(:recording_ids::text[])
+    AND (status IN ('pending', 'failed') OR (status = 'processing' AND claimed_by = :run_id))
+ORDER BY recording_id;
 
 -- name: claim_due(run_id, lease, limit)
 -- Takes the recordings that have waited longest, skipping what others are taking.
@@ -47,11 +101,20 @@ FROM (
 WHERE claimed.recording_id = free.recording_id
 RETURNING claimed.recording_id, claimed.attempts;
 
--- name: held_by_others(recording_ids, run_id)
--- Of these recordings, those that another run is working on, and which.
-SELECT recording_id, claimed_by FROM embedding_queue
-WHERE recording_id = ANY(:recording_ids::text[])
-    AND status = 'processing' AND claimed_by <> :run_id;
+-- name: claim_dead_letters(run_id, lease, max_recoveries, limit)
+-- Takes the dead letters that have waited longest, except those that wait for a person.
+UPDATE embedding_queue AS claimed
+SET status = 'processing', claimed_by = :run_id, started_at = now(),
+    lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_at <= now()
+    ORDER BY next_attempt_at, recording_id
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE claimed.recording_id = due.recording_id
+RETURNING claimed.recording_id, claimed.attempts;
 
 -- name: renew_leases(lease, run_id)!
 -- Says that this run is alive.
@@ -74,11 +137,12 @@ SET status = CASE WHEN :changed THEN 'pending' ELSE 'completed' END,
 WHERE recording_id = :recording_id;
 
 -- name: fail(max_attempts, error_kind, error, recording_id)!
--- Ends a claim with failure: due again after 30·3^(n-1) seconds, or a dead letter.
+-- Ends a claim with failure: due again after 30·3^(n-1) seconds, or a dead letter for an hour.
 UPDATE embedding_queue
 SET status = CASE WHEN attempts + 1 >= :max_attempts THEN 'dead_letter' ELSE 'failed' END,
     claimed_by = NULL, lease_expires_at = NULL, attempts = attempts + 1,
-    next_attempt_at = now() + interval '30 seconds' * 3 ^ least(attempts, 8),
+    next_attempt_at = now() + CASE WHEN attempts + 1 >= :max_attempts THEN interval '1 hour'
+                                   ELSE interval '30 seconds' * 3 ^ attempts END,
     error_kind = :error_kind, last_error = :error
 WHERE recording_id = :recording_id;
 
@@ -92,26 +156,29 @@ WHERE status = 'processing' AND claimed_by = :run_id;
 -- Ends the claim on a recording whose call was deleted.
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 
--- name: expire_leases(error, max_attempts)
--- Takes back what dead runs held: a crash counts as a failed attempt.
+-- name: expire_claims(dead_run, error, max_attempts)
+-- Takes back what dead runs held, and one run that is known to be dead; a crash is an attempt.
 WITH dead AS (
     SELECT recording_id, claimed_by, started_at, attempts FROM embedding_queue
-    WHERE status = 'processing' AND lease_expires_at < now()
+    WHERE status = 'processing'
+        AND (lease_expires_at < now() OR claimed_by = :dead_run)
     FOR UPDATE SKIP LOCKED
 ), attempt AS (
     INSERT INTO embedding_attempts
         (attempt_id, recording_id, run_id, lane, outcome, error_kind, error, seconds)
     SELECT gen_random_uuid(), recording_id, claimed_by, 'standard', 'failed', 'crashed',
-           :error, extract(epoch FROM now() - started_at)
+           :error, greatest(0, extract(epoch FROM now() - started_at))
     FROM dead
 )
 UPDATE embedding_queue AS taken
 SET status = CASE WHEN dead.attempts + 1 >= :max_attempts THEN 'dead_letter' ELSE 'failed' END,
     claimed_by = NULL, lease_expires_at = NULL, attempts = dead.attempts + 1,
-    next_attempt_at = now(), error_kind = 'crashed', last_error = :error
+    next_attempt_at = now() + CASE WHEN dead.attempts + 1 >= :max_attempts
+                                   THEN interval '1 hour' ELSE interval '0' END,
+    error_kind = 'crashed', last_error = :error
 FROM dead
 WHERE taken.recording_id = dead.recording_id
-RETURNING taken.recording_id, dead.claimed_by;
+RETURNING taken.recording_id, dead.claimed_by AS run_id;
 
 -- name: record_attempt(attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded, reused, requests, tokens, cost_usd, seconds, smallest_insert_batch)!
 -- Adds to the history that every trend and every cost figure comes from.

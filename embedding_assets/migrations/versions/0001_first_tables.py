@@ -53,6 +53,7 @@ CREATE TABLE embedding_queue (
     enqueued_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     completed_at timestamptz,
+    reconciled_at timestamptz NOT NULL DEFAULT now(), -- last compared with the transcript
     CONSTRAINT a_claim_has_holder_and_lease CHECK (
         (status = 'processing') = (claimed_by IS NOT NULL)
         AND (claimed_by IS NULL) = (lease_expires_at IS NULL)),
@@ -69,6 +70,8 @@ CREATE INDEX embedding_queue_leases ON embedding_queue (lease_expires_at)
     WHERE status = 'processing';
 CREATE INDEX embedding_queue_dead_letters ON embedding_queue (next_attempt_at)
     WHERE status = 'dead_letter';
+CREATE INDEX embedding_queue_reconciled_at ON embedding_queue (reconciled_at)
+    WHERE status = 'completed';
 
 CREATE TABLE embedding_attempts (
     attempt_id uuid PRIMARY KEY,
