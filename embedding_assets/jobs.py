@@ -1,13 +1,17 @@
-"""The worker: one run that claims what is due until nothing is."""
+"""The jobs: the worker that embeds what is due, dead letters' recovery, one recording's run."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+from pydantic import Field
 
-from embedding_assets.embed import WorkerConfig, materializations
+from embedding_assets.assets.transcript_chunks import transcript_chunks
+from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
+from embedding_assets.engine.embedding import Lane, Outcome
 from embedding_assets.partitions import add_partitions
 from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.wiring import Session
 
 
 @dg.op(
@@ -18,27 +22,62 @@ def embed_due_recordings(
     context: dg.OpExecutionContext, config: WorkerConfig, engine: EmbeddingEngine
 ) -> Iterator[dg.AssetMaterialization]:
     """Logs the same event for each recording as materializing its partition would."""
-    recording_ids = engine.discover()
-    add_partitions(context.instance, recording_ids)
-    if config.recording_ids:
-        outcomes = engine.embed_these(
-            context.run_id,
-            config.recording_ids,
-            lane=config.lane,
-            insert_batch=config.insert_batch,
-        )
-    else:
+
+    def embed(session: Session) -> Iterator[Outcome]:
+        add_partitions(context.instance, session.discover())
+        if config.recording_ids:
+            return session.these(config.recording_ids)
         budget = config.time_budget_seconds
-        outcomes = engine.embed_due(
-            context.run_id,
-            lane=config.lane,
-            insert_batch=config.insert_batch,
-            time_budget=None if budget is None else timedelta(seconds=budget),
-        )
-    yield from materializations(context.log, outcomes)
+        return session.due(None if budget is None else timedelta(seconds=budget))
+
+    yield from run_session(context, engine, config, embed)
 
 
 @dg.job(description="Embeds every recording that is due. Any number of these may run at once.")
 def embed_recordings() -> None:
     """The graph of one op."""
     embed_due_recordings()
+
+
+embed_recording = dg.define_asset_job(
+    "embed_recording",
+    selection=dg.AssetSelection.assets(transcript_chunks),
+    description="Embeds one recording, as a run of its partition.",
+)
+
+
+class RecoveryConfig(EmbedConfig):
+    """Which dead letters to try again."""
+
+    lane: Lane = Lane.small_batch
+    recording_ids: list[str] = Field(
+        default=[], description="These instead of the five that have waited longest."
+    )
+    force: bool = Field(
+        default=False,
+        description="With recording_ids: also those that used up their recoveries and wait for a"
+        " person.",
+    )
+
+
+@dg.op(
+    out={},
+    description="Gives the five oldest dead letters another try, with small insert batches.",
+)
+def embed_dead_letters(
+    context: dg.OpExecutionContext, config: RecoveryConfig, engine: EmbeddingEngine
+) -> Iterator[dg.AssetMaterialization]:
+    """Fails, naming them, if some fail again; those are due in an hour, or wait for a person."""
+
+    def embed(session: Session) -> Iterator[Outcome]:
+        if config.recording_ids:
+            return session.retry(config.recording_ids, force=config.force)
+        return session.dead_letters()
+
+    yield from run_session(context, engine, config, embed)
+
+
+@dg.job(description="Tries dead letters again. Launch it by hand, with force, for one recording.")
+def recover_dead_letters() -> None:
+    """The graph of one op."""
+    embed_dead_letters()

@@ -1,9 +1,18 @@
-"""What watches the database. Ticks only read: partitions and runs are requested, never made."""
+"""What watches the database and the runs. Ticks only read: they request partitions and runs."""
 
 import dagster as dg
 
+from embedding_assets.embed import ERROR_KIND_TAG
 from embedding_assets.engine import queue, transcripts
-from embedding_assets.jobs import embed_recordings
+from embedding_assets.engine.errors import ErrorKind
+from embedding_assets.jobs import embed_recording, embed_recordings
+from embedding_assets.launching import (
+    RELAUNCH_OF_TAG,
+    UNFINISHED,
+    living_workers,
+    relaunch_requests,
+    worker_request,
+)
 from embedding_assets.partitions import (
     MOST_KEYS_A_REQUEST,
     RECORDINGS,
@@ -12,15 +21,14 @@ from embedding_assets.partitions import (
     recordings,
 )
 from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.settings import Settings
+from embedding_assets.workers import relaunch, workers_wanted
 
 MOST_KEYS_A_TICK = 20_000
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+MOST_RELAUNCHED = (
+    20  # runs that replace others, unfinished at once; past it the queue goes on alone
+)
+ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
 
 
 @dg.sensor(
@@ -39,12 +47,13 @@ def discover_recordings(
     changes = partition_changes(
         recording_ids, context.instance.get_dynamic_partitions(RECORDINGS), work.held
     )
-    start_worker = work.is_due and not _worker_unfinished(context.instance)
-    if not any(changes) and not start_worker:
+    # More workers than the first are the schedule's business.
+    start = workers_wanted(work.due, len(living_workers(context.instance, work.holders)), most=1)
+    if not any(changes) and not start:
         return dg.SkipReason("every recording is a partition, and none waits for a worker")
     return dg.SensorResult(
         dynamic_partitions_requests=_requests(changes),
-        run_requests=[dg.RunRequest()] if start_worker else [],
+        run_requests=[worker_request(Settings())] if start else [],
     )
 
 
@@ -61,6 +70,74 @@ def _requests(
     return requests
 
 
-def _worker_unfinished(instance: dg.DagsterInstance) -> bool:
-    filters = dg.RunsFilter(job_name=embed_recordings.name, statuses=UNFINISHED)
-    return instance.get_runs_count(filters) > 0
+@dg.run_failure_sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    request_jobs=[embed_recording, embed_recordings],
+    description="Launches again, with small batches, what a failed run left undone; once.",
+)
+def relaunch_failed_recordings(
+    context: dg.RunFailureSensorContext, engine: EmbeddingEngine
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run that failed, or whose process died."""
+    return _relaunch(context.dagster_run, context.instance, engine)
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.CANCELED,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    request_jobs=[embed_recording, embed_recordings],
+    description="Launches again, with small batches, what a cancelled run left undone; once.",
+)
+def relaunch_cancelled_recordings(
+    context: dg.RunStatusSensorContext, engine: EmbeddingEngine
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run that was terminated."""
+    return _relaunch(context.dagster_run, context.instance, engine)
+
+
+def _relaunch(
+    run: dg.DagsterRun, instance: dg.DagsterInstance, engine: EmbeddingEngine
+) -> list[dg.RunRequest] | dg.SkipReason:
+    skip = _not_to_relaunch(run, instance)
+    if skip is not None:
+        return dg.SkipReason(skip)
+    with engine.database() as database, database.transaction(snapshot=True) as connection:
+        undone = queue.left_undone(connection, run.run_id, _partition_keys(run, instance))
+    if not undone:
+        return dg.SkipReason("the run left nothing undone")
+    plan = relaunch(undone)
+    return relaunch_requests(run.run_id, plan.partitions, plan.worker)
+
+
+def _not_to_relaunch(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str | None:
+    if not run.job_name.startswith((ASSET_JOB_PREFIX, embed_recording.name)):
+        return "the run embedded no recordings"
+    if run.tags.get(ERROR_KIND_TAG) == ErrorKind.CONFIGURATION:
+        return "a configuration error: a re-launch cannot succeed before a person mends it"
+    if RELAUNCH_OF_TAG in run.tags:
+        return "the run was a re-launch itself: the queue tries again after its back-off"
+    unfinished = instance.get_runs(
+        dg.RunsFilter(
+            tags={"dagster/sensor_name": "relaunch_failed_recordings"}, statuses=UNFINISHED
+        ),
+        limit=MOST_RELAUNCHED,
+    )
+    if len(unfinished) >= MOST_RELAUNCHED:
+        return "too many re-launches are unfinished: the queue tries again after its back-off"
+    return None
+
+
+def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[str] | None:
+    """The recordings that a run of partitions was for; None for a worker, which had no list."""
+    if run.tags.get("dagster/partition"):
+        return [run.tags["dagster/partition"]]
+    first = run.tags.get("dagster/asset_partition_range_start")
+    last = run.tags.get("dagster/asset_partition_range_end")
+    if first is None or last is None:
+        return None
+    keys = list(instance.get_dynamic_partitions(RECORDINGS))
+    if first not in keys or last not in keys:
+        return []
+    return keys[keys.index(first) : keys.index(last) + 1]

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     chunk_overlap_tokens: int = Field(default=32, ge=0)
     chunk_max_tokens: int = Field(default=254, ge=16)
 
+    embed_pending_cron: str = "*/5 * * * *"
+    recover_dead_letters_cron: str = "0 */6 * * *"
+    max_workers: int = Field(default=2, ge=1, le=100)
+    worker_seconds: int = Field(default=3600, ge=1)
+
     @cached_property
     def home(self) -> Path:
         """The one folder that holds everything written at run time, absolute."""

@@ -1,15 +1,17 @@
 """Puts the engine's parts together as the settings say."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from sqlalchemy.engine import make_url
 
 from embedding_assets.embedded_postgres import EmbeddedPostgres
+from embedding_assets.engine import queue, transcripts
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedder
-from embedding_assets.engine.embedding import EmbeddingRun, Lane
+from embedding_assets.engine.embedding import EmbeddingRun, Lane, Outcome
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
@@ -102,11 +104,58 @@ def _embedder(settings: Settings) -> Embedder:
     )
 
 
+class Session:
+    """One run's work: everything it needs, opened; what it still holds at the end is given back."""
+
+    def __init__(self, database: Database, claims: Claims, run: EmbeddingRun) -> None:
+        self._database = database
+        self._claims = claims
+        self._run = run
+
+    @property
+    def dead_runs(self) -> frozenset[str]:
+        """Runs that turned out to have died with claims in their hands."""
+        return frozenset(self._claims.dead_runs)
+
+    def discover(self) -> set[str]:
+        """Queues what change tracking missed; gives the ids of all recordings there are."""
+        queue.reconcile(self._database)
+        return self._database.retrying(transcripts.source_ids)
+
+    def take_over(self, dead_run: str | None) -> None:
+        """Frees what a run that has ended still holds."""
+        if dead_run is not None:
+            self._claims.take_over(dead_run)
+
+    def due(self, time_budget: timedelta | None = None) -> Iterator[Outcome]:
+        """Embeds what is due until nothing is, or until the time budget is spent."""
+        return self._run.embed(self._claims.due(time_budget=time_budget))
+
+    def these(self, recording_ids: Sequence[str]) -> Iterator[Outcome]:
+        """Embeds these recordings in whatever state they are."""
+        return self._run.embed(self._claims.these(recording_ids))
+
+    def retry(self, recording_ids: Sequence[str], *, force: bool) -> Iterator[Outcome]:
+        """Embeds those of these recordings that failed, with all their attempts before them."""
+        queued = self._database.retrying(
+            lambda connection: queue.retry(connection, recording_ids, force=force)
+        )
+        return self.these(queued)
+
+    def dead_letters(self) -> Iterator[Outcome]:
+        """Gives the oldest dead letters another try."""
+        return self._run.embed(self._claims.dead_letters())
+
+
 @contextlib.contextmanager
-def open_run(
+def open_session(
     settings: Settings, run_id: str, *, lane: Lane, insert_batch: int | None
-) -> Iterator[tuple[EmbeddingRun, Claims, Database]]:
-    """Everything one run needs; the claims it still holds at the end are given back."""
+) -> Iterator[Session]:
+    """Opens what one run needs.
+
+    Raises:
+        ConfigurationError: a setting is wrong or missing, or the schema is.
+    """
     embedder = build_embedder(settings)
     with open_database(settings) as database:
         claims = Claims(database, run_id)
@@ -118,4 +167,4 @@ def open_run(
             lane=lane,
             insert_batch=insert_batch,
         )
-        yield run, claims, database
+        yield Session(database, claims, run)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
-from embedding_assets.embed import TRANSCRIPT_CHUNKS, EmbedConfig, materializations
+from embedding_assets.embed import TRANSCRIPT_CHUNKS, EmbedConfig, run_session
 from embedding_assets.partitions import recordings
 from embedding_assets.resources import EmbeddingEngine
 
@@ -27,10 +27,5 @@ def transcript_chunks(
     context: dg.AssetExecutionContext, config: EmbedConfig, engine: EmbeddingEngine
 ) -> Iterator[dg.AssetMaterialization]:
     """Embeds the run's partition, or its range of them, in whatever state they are."""
-    outcomes = engine.embed_these(
-        context.run_id,
-        context.partition_keys,
-        lane=config.lane,
-        insert_batch=config.insert_batch,
-    )
-    yield from materializations(context.log, outcomes)
+    keys = context.partition_keys
+    yield from run_session(context, engine, config, lambda session: session.these(keys))

@@ -27,6 +27,7 @@ sql: Any = aiosql.from_path(Path(__file__).parent / "sql", "psycopg")
 """The named statements of `engine/sql`, as functions of a connection and named parameters."""
 
 RETRIES_SECONDS = 60.0  # how long one step of work outlasts a restarting database
+LONGEST_STATEMENT = 5.0  # seconds
 
 _UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
 _NOT_MIGRATED = (
@@ -60,6 +61,8 @@ class Database:
         self._application_name = application_name
         self._connection: Connection | None = None
         self._vector_schema: str | None = None
+        self.statement_seconds = LONGEST_STATEMENT
+        """The server's statement_timeout for this role, or what we take for long without one."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +137,7 @@ class Database:
         connection.adapters.register_dumper(list, ListBinaryDumper)
         self._connection = connection
         self._vector_schema = _schema_off_path(connection)
+        self.statement_seconds = _statement_timeout(connection) or LONGEST_STATEMENT
         with connection.transaction():
             self._find_vector_type(connection)
             if connection.execute("SELECT to_regtype('vector')").fetchone() != (None,):
@@ -185,6 +189,15 @@ def _connection_error(error: psycopg.OperationalError) -> EmbeddingAssetsError:
     if _UNCONFIGURED.has(error.sqlstate or ""):
         return ConfigurationError(_UNREACHABLE.format(reason=reason))
     return TransientError(_UNREACHABLE.format(reason=reason))
+
+
+def _statement_timeout(connection: Connection) -> float:
+    """Seconds; 0 where there is none."""
+    query: LiteralString = (
+        "SELECT setting::float / 1000 FROM pg_settings WHERE name = 'statement_timeout'"
+    )
+    row = connection.execute(query).fetchone()
+    return 0.0 if row is None else float(row[0])
 
 
 def _schema_off_path(connection: Connection) -> str | None:

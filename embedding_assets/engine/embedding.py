@@ -29,6 +29,7 @@ from embedding_assets.engine.vectors import (
     vector_rows,
 )
 
+LARGE_RECORDING = 500  # chunks: a call of several hours
 MOST_AT_ONCE = 256  # recordings held in memory
 UNANSWERED_REQUESTS = 3  # so many in a row, and the run stops asking: the API is down
 POLL_SECONDS = 0.5
@@ -72,6 +73,7 @@ class _Work:
 
     claim: Claim
     started: float
+    lane: Lane
     transcript: Transcript | None = None
     waiting: set[bytes] = field(default_factory=set)  # hashes without a stored vector
     failure: EmbeddingAssetsError | None = None
@@ -102,7 +104,7 @@ class EmbeddingRun:
         self._chunking = chunking
         self._claims = claims
         self._lane = lane
-        self._insert_batch = InsertBatch(insert_batch or lane.insert_batch)
+        self._batches = {each: InsertBatch(insert_batch or each.insert_batch) for each in Lane}
         self._packer = Packer(embedder.limits)
         self._works: set[_Work] = set()
         self._owners: dict[bytes, list[_Work]] = {}  # who waits for a text; the first one pays
@@ -174,7 +176,9 @@ class EmbeddingRun:
 
     def _start(self, claim: Claim) -> Iterator[Outcome]:
         """Reads and chunks the recording, and queues the texts that have no vector yet."""
-        work = _Work(claim, time.monotonic())
+        # What failed before is handled with care from the start.
+        lane = Lane.small_batch if claim.attempts else self._lane
+        work = _Work(claim, time.monotonic(), lane)
         try:
             work.transcript = self._database.retrying(
                 lambda c: read_transcript(c, claim.recording_id, self._chunking), snapshot=True
@@ -191,6 +195,8 @@ class EmbeddingRun:
             yield self._end(work, Result.FAILED)
             return
         self._works.add(work)
+        if len(chunks) > LARGE_RECORDING:
+            work.lane = Lane.small_batch
         work.waiting = chunks.keys() - stored
         for content_hash in sorted(work.waiting, key=lambda h: chunks[h].index):
             owners = self._owners.setdefault(content_hash, [])
@@ -231,7 +237,9 @@ class EmbeddingRun:
             payer.requests += answer.requests if index == 0 else 0
             works.update(dict.fromkeys(owners))
         try:
-            store_vectors(self._database, self._embedder.model, rows, self._insert_batch)
+            for lane, batch in self._batches.items():
+                careful = [row for row in rows if self._lane_of(row.content_hash) is lane]
+                store_vectors(self._database, self._embedder.model, careful, batch)
         except TransientError:
             raise  # the database is away: nothing can be written down about it either
         except EmbeddingAssetsError as error:
@@ -241,6 +249,11 @@ class EmbeddingRun:
             for work in self._owners.pop(row.content_hash):
                 work.waiting.discard(row.content_hash)
         yield from self._finish(works)
+
+    def _lane_of(self, content_hash: bytes) -> Lane:
+        """The most careful lane of the recordings that wait for this text."""
+        careful = any(work.lane is Lane.small_batch for work in self._owners[content_hash])
+        return Lane.small_batch if careful else Lane.standard
 
     def _give_up(self, inputs: list[Input], error: EmbeddingAssetsError) -> Iterator[Outcome]:
         """Fails every recording that needs one of these texts, once nothing of it is in flight."""
@@ -304,7 +317,7 @@ class EmbeddingRun:
         chunks = len(work.transcript.chunks) if work.transcript else 0
         price = self._embedder.price_per_million_tokens
         return AttemptFigures(
-            lane=self._lane,
+            lane=work.lane,
             model=self._embedder.model,
             chunks=chunks,
             embedded=work.embedded,
@@ -313,5 +326,5 @@ class EmbeddingRun:
             tokens=work.tokens,
             cost_usd=None if price is None else work.tokens * price / 1e6,
             seconds=time.monotonic() - work.started,
-            smallest_insert_batch=self._insert_batch.smallest,
+            smallest_insert_batch=self._batches[work.lane].smallest,
         )

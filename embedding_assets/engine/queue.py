@@ -201,15 +201,23 @@ def queue_counts(connection: Connection) -> QueueCounts:
 
 @dataclass(frozen=True, slots=True)
 class WorkWaiting:
-    """Whether a worker has something to do, and which recordings are being worked on."""
+    """How much a worker would find, and who is working on what."""
 
-    is_due: bool
-    held: frozenset[str]
+    due: int
+    held: frozenset[str]  # recordings
+    holders: frozenset[str]  # runs
 
 
 def work_waiting(connection: Connection) -> WorkWaiting:
     """Looks, without taking anything."""
+    held = list(sql.held(connection))
     return WorkWaiting(
-        is_due=bool(sql.anything_due(connection)),
-        held=frozenset(row.recording_id for row in sql.held(connection)),
+        due=int(sql.count_due(connection)),
+        held=frozenset(row.recording_id for row in held),
+        holders=frozenset(row.claimed_by for row in held),
     )
+
+
+def recoverable_dead_letters(connection: Connection) -> int:
+    """Dead letters that a recovery would take now."""
+    return int(sql.count_recoverable(connection, max_recoveries=MAX_RECOVERIES))

@@ -1,5 +1,6 @@
 """The vectors: content-addressed, append-only, one row for each text and model."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from embedding_assets.engine.errors import ConfigurationError, StatementTimeoutE
 from embedding_assets.engine.packing import Input, share
 
 LARGEST_BATCH = 1_000
+COMFORTABLE = 0.2  # of the statement timeout: an insert that takes more does not grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,18 @@ class InsertBatch:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.smallest = rows
-        self._ceiling = LARGEST_BATCH
 
     def shrink(self) -> bool:
         """Halves the batch; False when it is one row already."""
         if self.rows == 1:
             return False
-        self._ceiling = max(1, self.rows - 1)
         self.rows //= 2
         self.smallest = min(self.smallest, self.rows)
         return True
 
     def grow(self) -> None:
-        """After a batch that went well."""
-        self.rows = min(self.rows + max(1, self.rows // 10), max(self._ceiling, self.rows))
+        """After an insert that took little of the time it may take."""
+        self.rows = min(self.rows + max(1, self.rows // 10), LARGEST_BATCH)
 
 
 def store_vectors(
@@ -67,6 +67,7 @@ def store_vectors(
     remaining = sorted(rows, key=lambda row: row.content_hash)
     while remaining:
         part = remaining[: batch.rows]
+        started = time.monotonic()
         try:
             database.retrying(partial(_insert, model=model, rows=part))
         except StatementTimeoutError:
@@ -74,7 +75,8 @@ def store_vectors(
                 raise
             continue
         remaining = remaining[len(part) :]
-        batch.grow()
+        if time.monotonic() - started < database.statement_seconds * COMFORTABLE:
+            batch.grow()
 
 
 def _insert(connection: Connection, model: str, rows: Sequence[VectorRow]) -> None:

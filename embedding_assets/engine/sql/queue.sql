@@ -220,15 +220,15 @@ SELECT count(*) FILTER (WHERE outcome <> 'failed') AS processed,
        sum(cost_usd) AS cost_usd
 FROM embedding_attempts WHERE run_id = :run_id;
 
--- name: anything_due()$
--- Whether a worker would find something: due, left by a dead run, or never queued.
-SELECT EXISTS (
-    SELECT FROM embedding_queue
+-- name: count_due()$
+-- What a worker would find: due, left by a dead run, or never queued.
+SELECT (
+    SELECT count(*) FROM embedding_queue
     WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
-) OR EXISTS (
-    SELECT FROM embedding_queue WHERE status = 'processing' AND lease_expires_at < now()
-) OR EXISTS (
-    SELECT FROM fathom_calls AS calls
+) + (
+    SELECT count(*) FROM embedding_queue WHERE status = 'processing' AND lease_expires_at < now()
+) + (
+    SELECT count(*) FROM fathom_calls AS calls
     WHERE NOT EXISTS (
         SELECT FROM embedding_queue AS queued
         WHERE queued.recording_id = calls.recording_id::text)
@@ -236,5 +236,10 @@ SELECT EXISTS (
 
 -- name: held()
 -- What living runs are working on.
-SELECT recording_id FROM embedding_queue
+SELECT recording_id, claimed_by FROM embedding_queue
 WHERE status = 'processing' AND lease_expires_at >= now();
+
+-- name: count_recoverable(max_recoveries)$
+-- Dead letters that may be tried again without a person.
+SELECT count(*) FROM embedding_queue
+WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_at <= now();

@@ -1,0 +1,52 @@
+"""What starts runs by the clock. Ticks only read: claims happen in the runs."""
+
+import dagster as dg
+
+from embedding_assets.engine import queue
+from embedding_assets.jobs import embed_recordings, recover_dead_letters
+from embedding_assets.launching import living_workers, worker_request
+from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.settings import Settings
+from embedding_assets.workers import workers_wanted
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedules, at the times that the settings name."""
+
+    @dg.schedule(
+        job=embed_recordings,
+        cron_schedule=settings.embed_pending_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Starts workers while something is due and too few are alive.",
+    )
+    def embed_pending(
+        context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        """Pressing "test" changes nothing."""
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            work = queue.work_waiting(connection)
+        living = living_workers(context.instance, work.holders)
+        wanted = workers_wanted(work.due, len(living), settings.max_workers)
+        if not wanted:
+            return dg.SkipReason(f"{work.due} recordings due, {len(living)} workers alive")
+        return [worker_request(settings) for _ in range(wanted)]
+
+    @dg.schedule(
+        name="recover_dead_letters",
+        job=recover_dead_letters,
+        cron_schedule=settings.recover_dead_letters_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Tries the five oldest dead letters again; each a few times, then a person"
+        " decides.",
+    )
+    def recover(
+        engine: EmbeddingEngine,
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Skips while there is no dead letter that may be recovered."""
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            recoverable = queue.recoverable_dead_letters(connection)
+        if not recoverable:
+            return dg.SkipReason("no dead letter is due for recovery")
+        return dg.RunRequest()
+
+    return [embed_pending, recover]

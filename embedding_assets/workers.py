@@ -1,0 +1,49 @@
+"""Which runs are alive, and what to launch in place of those that ended badly: pure decisions."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+RECORDINGS_A_WORKER = 100
+SINGLE_RUNS = 10  # more recordings than this are launched again as one worker
+
+
+class Worker(NamedTuple):
+    """A run of the worker job that Dagster counts as unfinished."""
+
+    run_id: str
+    started_at: datetime | None  # None: it waits in the run queue, or is being started
+
+
+def living(
+    workers: Sequence[Worker], holders: Collection[str], now: datetime, lease: timedelta
+) -> list[str]:
+    """The workers that can be working: young, or holding a lease that has not run out.
+
+    A killed process leaves its run "started" for ever under the default launcher, so Dagster's
+    word is not enough.
+    """
+    return [
+        worker.run_id
+        for worker in workers
+        if worker.started_at is None or worker.run_id in holders or now - worker.started_at < lease
+    ]
+
+
+def workers_wanted(due: int, alive: int, most: int) -> int:
+    """How many workers to start: one for every hundred recordings due, up to the set number."""
+    return max(0, min(most, -(-due // RECORDINGS_A_WORKER)) - alive)
+
+
+class Relaunch(NamedTuple):
+    """What to launch in place of an ended run."""
+
+    partitions: list[str]  # a run for each
+    worker: list[str]  # one run for all of these
+
+
+def relaunch(undone: Sequence[str]) -> Relaunch:
+    """A few recordings are launched as runs of their partitions, so that those show the end."""
+    if len(undone) <= SINGLE_RUNS:
+        return Relaunch(partitions=list(undone), worker=[])
+    return Relaunch(partitions=[], worker=list(undone))
