@@ -1,0 +1,235 @@
+"""Cuts a transcript into chunks along speaker turns, by tokens.
+
+Where a chunk may end, it ends at the boundary whose *position* hashes lowest, not at the last one
+that fits (content-defined chunking, as in rsync and FastCDC, but keyed on where a turn stands). So
+an edit, which changes sizes and texts but no positions, moves the boundaries near it at most, and
+the chunks before and after stay what they were: they are not embedded again.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.model import Chunk, Segment
+from embedding_assets.engine.tokens import count
+
+LABEL_CHARACTERS = 80
+_SENTENCE = re.compile(r".+?(?:[.!?…。！？]+[\"'”’)\]]*(?=\s)|$)\s*|\s+", re.DOTALL)
+_WORD = re.compile(r"\s*\S+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSettings:
+    """Sizes in tokens of `engine.tokens`; settings of the project, whatever the model.
+
+    Raises:
+        ConfigurationError: the three do not fit together.
+    """
+
+    target: int
+    overlap: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if self.target + self.overlap > self.maximum:
+            raise ConfigurationError(
+                f"CHUNK_TARGET_TOKENS={self.target} and CHUNK_OVERLAP_TOKENS={self.overlap} come"
+                f" to more than CHUNK_MAX_TOKENS={self.maximum}: lower one or raise the maximum"
+            )
+        if self.overlap > self.target:
+            raise ConfigurationError(
+                f"CHUNK_OVERLAP_TOKENS={self.overlap} is more than CHUNK_TARGET_TOKENS="
+                f"{self.target}: lower it"
+            )
+
+    @property
+    def high(self) -> int:
+        """The most a chunk has of its own, besides what it repeats."""
+        return self.maximum - self.overlap
+
+    @property
+    def low(self) -> int:
+        """The least a chunk has of its own, if a boundary allows it: `target` lies between."""
+        return max(1, 2 * self.target - self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A turn, or a part of a long one: what is never cut again."""
+
+    segment: Segment
+    part: int
+    text: str  # the parts of a turn add up to its text, to the last character
+    label: str  # "Speaker: ", or nothing
+    text_tokens: int
+    label_tokens: int
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """How good a boundary is before this piece, lowest best: a new turn first, then by hash."""
+        mixed = (self.segment.position * 0x9E3779B1 + self.part * 0x85EBCA6B) & 0xFFFFFFFF
+        return self.part > 0, ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
+
+
+def chunk(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[Chunk]:
+    """Chunks in order; every character of every segment's text is in at least one of them.
+
+    Segments without text are passed over. A chunk repeats up to `overlap` tokens from the end of
+    the one before, whole sentences of them.
+    """
+    index = 0
+    overlap: list[_Piece] = []
+    body: list[_Piece] = []
+    size = 0
+    for piece in _pieces(segments, settings):
+        body.append(piece)
+        size += _cost(piece, body[-2] if len(body) > 1 else None)
+        while size > settings.high:
+            cut = _cut(body, settings)
+            yield _assemble(index, overlap, body[:cut])
+            index += 1
+            overlap = _tail(body[:cut], settings.overlap)
+            body = body[cut:]
+            size = _size(body)
+    if body:
+        yield _assemble(index, overlap, body)
+
+
+def _cut(body: Sequence[_Piece], settings: ChunkSettings) -> int:
+    """How many pieces the chunk takes, of a body that is too long for one."""
+    best, best_rank = 0, (True, 1 << 32)
+    size, before = 0, None
+    for taken, piece in enumerate(body):
+        fits = size <= settings.high
+        if taken and fits and size >= settings.low and piece.rank < best_rank:
+            best, best_rank = taken, piece.rank
+        if not fits:
+            break
+        last_fitting = taken
+        size += _cost(piece, before)
+        before = piece
+    return best or max(1, last_fitting)
+
+
+def _cost(piece: _Piece, before: _Piece | None) -> int:
+    return piece.text_tokens + (piece.label_tokens if _is_labelled(piece, before) else 0)
+
+
+def _size(pieces: Sequence[_Piece]) -> int:
+    return sum(
+        _cost(piece, before) for piece, before in zip(pieces, [None, *pieces], strict=False)
+    )
+
+
+def _is_labelled(piece: _Piece, before: _Piece | None) -> bool:
+    """The speaker is named where a chunk begins and where another one goes on."""
+    return before is None or piece.label != before.label
+
+
+def _tail(body: Sequence[_Piece], overlap: int) -> list[_Piece]:
+    """The end of a chunk that the next one repeats: whole pieces, then whole sentences."""
+    tail: list[_Piece] = []
+    for piece in reversed(body):
+        room = overlap - sum(each.text_tokens + each.label_tokens for each in tail)
+        if piece.text_tokens + piece.label_tokens > room:
+            ending = _ending(piece, room - piece.label_tokens)
+            return [ending, *tail] if ending is not None else tail
+        tail.insert(0, piece)
+    return tail
+
+
+def _ending(piece: _Piece, room: int) -> _Piece | None:
+    """The last whole sentences of a piece that fit."""
+    text, tokens = "", 0
+    for sentence in reversed(_SENTENCE.findall(piece.text)):
+        longer = count(sentence + text)
+        if longer > room:
+            break
+        text, tokens = sentence + text, longer
+    if not text.strip():
+        return None
+    return _Piece(piece.segment, piece.part, text, piece.label, tokens, piece.label_tokens)
+
+
+def _assemble(index: int, overlap: Sequence[_Piece], body: Sequence[_Piece]) -> Chunk:
+    pieces = [*overlap, *body]
+    parts: list[str] = []
+    tokens = 0
+    before: _Piece | None = None
+    for piece in pieces:
+        if before is not None and (piece.segment is not before.segment):
+            parts.append("\n")
+        if _is_labelled(piece, before):
+            parts.append(piece.label)
+        parts.append(piece.text)
+        tokens += _cost(piece, before)
+        before = piece
+    text = "".join(parts)
+    segments = list({piece.segment.position: piece.segment for piece in pieces}.values())
+    starts = [s.start_seconds for s in segments if s.start_seconds is not None]
+    ends = [s.end_seconds for s in segments if s.end_seconds is not None]
+    return Chunk(
+        index=index,
+        text=text,
+        token_count=tokens,
+        speakers=tuple(dict.fromkeys(s.speaker for s in segments if s.speaker)),
+        start_seconds=min(starts, default=None),
+        end_seconds=max([*starts, *ends], default=None),
+        first_position=segments[0].position,
+        last_position=segments[-1].position,
+        content_hash=hashlib.sha256(text.encode()).digest(),
+    )
+
+
+def _pieces(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[_Piece]:
+    labels: dict[str | None, tuple[str, int]] = {}
+    for segment in segments:
+        if not segment.text.strip():
+            continue
+        if segment.speaker not in labels:
+            labels[segment.speaker] = _label(segment.speaker, settings.high // 4)
+        label, label_tokens = labels[segment.speaker]
+        limit = settings.high - label_tokens
+        for part, (text, tokens) in enumerate(_parts(segment.text, settings.low, limit)):
+            yield _Piece(segment, part, text, label, tokens, label_tokens)
+
+
+def _label(speaker: str | None, most_tokens: int) -> tuple[str, int]:
+    """What stands before a turn, cut so that an absurd name leaves room for what was said."""
+    name = " ".join((speaker or "").split())[:LABEL_CHARACTERS]
+    while name and count(f"{name}: ") > most_tokens:
+        name = name[: len(name) // 2]
+    return (f"{name}: ", count(f"{name}: ")) if name else ("", 0)
+
+
+def _parts(text: str, whole: int, limit: int) -> Iterator[tuple[str, int]]:
+    """A short turn whole; a long one in sentences, none longer than `limit` tokens."""
+    tokens = count(text)
+    if tokens <= min(whole, limit):
+        yield text, tokens
+        return
+    for sentence in _SENTENCE.findall(text):
+        tokens = count(sentence)
+        if tokens <= limit:
+            yield sentence, tokens
+        else:
+            yield from _grouped(_WORD.findall(sentence) or [sentence], limit)
+
+
+def _grouped(words: Iterable[str], limit: int) -> Iterator[tuple[str, int]]:
+    """Words together as far as they fit; a word that does not fit alone is cut anywhere."""
+    group, size = "", 0
+    for word in words:
+        tokens = count(word)
+        if size + tokens > limit and group:
+            yield group, count(group)
+            group, size = "", 0
+        if tokens > limit:
+            half = len(word) // 2
+            yield from _grouped([word[:half], word[half:]], limit)
+        else:
+            group, size = group + word, size + tokens
+    if group:
+        yield group, count(group)
