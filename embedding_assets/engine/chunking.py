@@ -118,9 +118,7 @@ def _cost(piece: _Piece, before: _Piece | None) -> int:
 
 
 def _size(pieces: Sequence[_Piece]) -> int:
-    return sum(
-        _cost(piece, before) for piece, before in zip(pieces, [None, *pieces], strict=False)
-    )
+    return sum(_cost(piece, before) for piece, before in zip(pieces, [None, *pieces], strict=False))
 
 
 def _is_labelled(piece: _Piece, before: _Piece | None) -> bool:
