@@ -1,0 +1,298 @@
+"""A real HTTP server on 127.0.0.1 that speaks the OpenAI embeddings API, and fails when told to.
+
+In a test: `with LoopbackAPI() as api: ...`. As a process of its own, for load tests:
+`python -m embedding_assets_tests.loopback_api --latency-ms 100`, which prints its base URL.
+
+A vector is the sum of its words' directions, so texts that share words are near each other, and a
+text has the same vector in every process.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import socket
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Self
+
+import click
+import numpy as np
+import uvicorn
+from numpy.typing import NDArray
+
+MAX_INPUTS = 2_048
+MAX_TOKENS = 300_000
+MAX_INPUT_TOKENS = 8_192
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests that `when` picks, `times` times (None: always)."""
+
+    status: int = 0  # 0: see below
+    code: str | None = None
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    drop: bool = False  # close the connection without a word
+    truncate: bool = False  # close it in the middle of the answer
+    stall: float = 0.0  # seconds before the answer
+    body: bytes | None = None  # say 200 and this
+    times: int | None = None
+    when: Callable[[Sequence[str]], bool] = lambda _: True
+    after: int = 0  # let so many requests pass first
+
+
+@dataclass
+class Stats:
+    """What the server counted."""
+
+    requests: int = 0  # all, also those that failed
+    answered: int = 0
+    inputs: Counter[str] = field(default_factory=Counter)  # texts answered, by hash
+    tokens: int = 0
+    most_at_once: int = 0
+
+    @property
+    def sent_twice(self) -> list[str]:
+        """Hashes of texts that were embedded more than once."""
+        return [text for text, times in self.inputs.items() if times > 1]
+
+
+def text_hash(text: str) -> str:
+    """How `Stats.inputs` names a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def count_tokens(text: str) -> int:
+    """The server's own count, a third of the bytes."""
+    return -(-len(text.encode()) // 3)
+
+
+class LoopbackAPI:
+    """The server, running while the context lasts."""
+
+    def __init__(
+        self,
+        *,
+        dimensions: int = 1536,
+        api_key: str | None = None,
+        models: Sequence[str] | None = None,
+        latency: float = 0.0,
+        ignores_base64: bool = False,
+        port: int = 0,
+    ) -> None:
+        self.stats = Stats()
+        self.faults: list[Fault] = []
+        self.latency = latency
+        self._dimensions = dimensions
+        self._api_key = api_key
+        self._models = models
+        self._ignores_base64 = ignores_base64
+        self._at_once = 0
+        self._socket = socket.create_server(("127.0.0.1", port))
+        config = uvicorn.Config(
+            self._application, interface="asgi3", log_level="critical", lifespan="off"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        """What OPENAI_BASE_URL takes."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(timeout=10)
+        self._socket.close()
+
+    def serve(self) -> None:
+        """Serves in the caller's thread until interrupted."""
+        self._serve()
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    async def _application(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self._at_once += 1
+        self.stats.most_at_once = max(self.stats.most_at_once, self._at_once)
+        try:
+            await self._answer(scope, body, send)
+        finally:
+            self._at_once -= 1
+
+    async def _answer(self, scope: Any, body: bytes, send: Any) -> None:
+        if scope["path"] != "/v1/embeddings" or scope["method"] != "POST":
+            await _send(send, 404, _error("no such path"))
+            return
+        self.stats.requests += 1
+        request = json.loads(body)
+        given = request["input"]
+        inputs = [given] if isinstance(given, str) else given
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        fault = self._fault(inputs)
+        if fault is not None and await self._fail(fault, send):
+            return
+        refusal = self._refusal(scope, request, inputs)
+        if refusal is not None:
+            await _send(send, *refusal)
+            return
+        answer = self._embed(request, inputs)
+        if fault is not None and fault.truncate:
+            await _send(send, 200, answer[: len(answer) // 2], length=len(answer))
+            return
+        self.stats.answered += 1
+        self.stats.inputs.update(map(text_hash, inputs))
+        self.stats.tokens += sum(map(count_tokens, inputs))
+        await _send(send, 200, answer)
+
+    def _fault(self, inputs: Sequence[str]) -> Fault | None:
+        for fault in self.faults:
+            if fault.times == 0 or not fault.when(inputs):
+                continue
+            if fault.after > 0:
+                fault.after -= 1
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+            return fault
+        return None
+
+    async def _fail(self, fault: Fault, send: Any) -> bool:
+        """True if that was the whole answer."""
+        if fault.stall:
+            await asyncio.sleep(fault.stall)
+        if fault.drop:
+            await _send(send, 200, b"", length=1_000)
+        elif fault.status:
+            body = _error("told to fail", code=fault.code, param=fault.param)
+            await _send(send, fault.status, body, headers=fault.headers)
+        elif fault.body is not None:
+            await _send(send, 200, fault.body)
+        else:
+            return False
+        return True
+
+    def _refusal(
+        self, scope: Any, request: dict[str, Any], inputs: Sequence[Any]
+    ) -> tuple[int, bytes] | None:
+        key = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
+        if self._api_key is not None and key != self._api_key:
+            text = f"Incorrect API key provided: {key}"  # OpenAI's answer quotes it too
+            return 401, _error(text, code="invalid_api_key")
+        if self._models is not None and request["model"] not in self._models:
+            return 404, _error("no such model", code="model_not_found")
+        if request.get("dimensions", 1) > self._dimensions:
+            return 400, _error("too many dimensions", param="dimensions")
+        return None if _are_acceptable(inputs) else (400, _error("bad input", param="input"))
+
+    def _embed(self, request: dict[str, Any], inputs: Sequence[str]) -> bytes:
+        dimensions = request.get("dimensions", self._dimensions)
+        as_base64 = request.get("encoding_format") == "base64" and not self._ignores_base64
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": base64.b64encode(vector.tobytes()).decode()
+                if as_base64
+                else vector.tolist(),
+            }
+            for index, vector in enumerate(embedding(text, dimensions) for text in inputs)
+        ]
+        tokens = sum(map(count_tokens, inputs))
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        answer = {"object": "list", "model": request["model"], "data": data, "usage": usage}
+        return json.dumps(answer).encode()
+
+
+def _are_acceptable(inputs: Sequence[Any]) -> bool:
+    """OpenAI's bounds on one request."""
+    if not 0 < len(inputs) <= MAX_INPUTS:
+        return False
+    if not all(isinstance(text, str) and text for text in inputs):
+        return False
+    tokens = [count_tokens(text) for text in inputs]
+    return max(tokens) <= MAX_INPUT_TOKENS and sum(tokens) <= MAX_TOKENS
+
+
+def embedding(text: str, dimensions: int) -> NDArray[np.float32]:
+    """The vector of a text: of length 1, near to those of texts with the same words."""
+    words = Counter("".join(c if c.isalnum() else " " for c in text.lower()).split())
+    total = np.zeros(dimensions, np.float32)
+    for word, times in words.items():
+        total += _direction(word, dimensions) * np.float32(times)
+    if not total.any():
+        total = _direction(text, dimensions).copy()
+    unit: NDArray[np.float32] = total / np.linalg.norm(total)
+    return unit
+
+
+@lru_cache(maxsize=50_000)
+def _direction(word: str, dimensions: int) -> NDArray[np.float32]:
+    random = np.random.default_rng(zlib.crc32(word.encode()))
+    return random.standard_normal(dimensions).astype(np.float32)
+
+
+def _error(message: str, *, code: str | None = None, param: str | None = None) -> bytes:
+    kind = "invalid_request_error"
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return json.dumps({"error": error}).encode()
+
+
+async def _send(
+    send: Any,
+    status: int,
+    body: bytes,
+    *,
+    headers: dict[str, str] | None = None,
+    length: int | None = None,
+) -> None:
+    """An answer; one shorter than its length ends with the connection."""
+    fields = {
+        "content-type": "application/json",
+        "content-length": str(len(body) if length is None else length),
+        **(headers or {}),
+    }
+    raw = [(name.encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+@click.command()
+@click.option("--port", default=0)
+@click.option("--latency-ms", default=0.0)
+@click.option("--dimensions", default=1536)
+def main(port: int, latency_ms: float, dimensions: int) -> None:
+    """Serves until it is interrupted."""
+    api = LoopbackAPI(port=port, latency=latency_ms / 1000, dimensions=dimensions)
+    click.echo(api.base_url)
+    api.serve()
+
+
+if __name__ == "__main__":
+    main()
