@@ -33,10 +33,10 @@ def import_recordings(
     """Stores every recording that can be read, one transaction each; `progress` gets the count."""
     report = ImportReport()
     for item in read(paths):
-        if isinstance(item, Rejection):
-            report.rejected.append(item)
-        elif isinstance(item, Notice):
+        if isinstance(item, Notice):
             report.notices.append(item)
+        elif isinstance(item, Rejection):
+            report.rejected.append(item)
         else:
             try:
                 upserted = upsert(database, item)
