@@ -328,12 +328,11 @@ class EmbeddedPostgres:
         fresh.rename(target)
 
     def _spawn(self, account: Account, program: Path, socket_dir: Path) -> psutil.Process | None:
-        quoted = str(socket_dir).replace('"', '""')
         settings = {
             "cluster_name": self._cluster_name(),
             "listen_addresses": "",
             "port": str(PORT),
-            "unix_socket_directories": f'"{quoted}"',
+            "unix_socket_directories": str(socket_dir),
             "unix_socket_permissions": "0700",
         }
         command = [str(program / "postgres"), "-D", str(self.data_dir)]

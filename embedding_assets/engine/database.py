@@ -177,7 +177,8 @@ def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
         return ConfigurationError(f"the database refused: {said}; check DATABASE_URL and grants")
     if _REFUSED_DATA.has(state):
         return InvalidInputError(f"the database refused the data: {said}")
-    if _LATER.has(state) or not state:
+    is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if _LATER.has(state) or is_lost:
         return TransientError(f"the database connection failed: {said}")
     return EmbeddingAssetsError(f"the database failed: {said}")
 

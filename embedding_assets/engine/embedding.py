@@ -145,7 +145,9 @@ class EmbeddingRun:
                 time.sleep(POLL_SECONDS)
             self._claims.renew()
             if self._unanswered >= UNANSWERED_REQUESTS:
+                # The recordings whose texts were not sent are given back, at no cost to them.
                 self._more = False
+                self._packer.clear()
 
     def _take_in(self, claimed: Iterator[Claim | None]) -> Iterator[Outcome]:
         """Claims and reads recordings until enough waits to keep the requests full."""

@@ -61,18 +61,25 @@ class Packer:
         inputs: list[Input] = []
         tokens = 0
         for item in self._waiting.values():
-            if inputs and tokens + item.planned_tokens > self._limits.max_tokens:
-                break
             if len(inputs) == self._limits.max_inputs:
+                break
+            if inputs and tokens + item.planned_tokens > self._limits.max_tokens:
                 break
             inputs.append(item)
             tokens += item.planned_tokens
-        else:
-            if not flush:
-                return []
+        is_all = len(inputs) == len(self._waiting)
+        has_room = len(inputs) < self._limits.max_inputs and tokens < self._limits.max_tokens
+        if is_all and has_room and not flush:
+            return []
         for item in inputs:
             self.drop(item.content_hash)
         return inputs
+
+    def clear(self) -> None:
+        """Forgets everything that is not sent yet."""
+        self._waiting.clear()
+        self._packed.clear()
+        self._tokens = 0
 
 
 def share(total: int, weights: Sequence[int]) -> list[int]:
