@@ -47,9 +47,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 
-    chunk_target_tokens: int = Field(default=180, ge=16)
-    chunk_overlap_tokens: int = Field(default=32, ge=0)
-    chunk_max_tokens: int = Field(default=254, ge=16)
+    chunk_target_tokens: int = Field(default=330, ge=16)
+    chunk_overlap_tokens: int = Field(default=50, ge=0)
+    chunk_max_tokens: int = Field(default=460, ge=16)
 
     embed_pending_cron: str = "*/5 * * * *"
     recover_dead_letters_cron: str = "0 */6 * * *"

