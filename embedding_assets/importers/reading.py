@@ -98,7 +98,9 @@ def _buffered(raw: Any) -> Stream:
 
 def _content(name: str, stream: Stream) -> Iterator[tuple[str, Item]]:
     start = stream.peek(1 << 12).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith((b"{", b"[")):
+    if not start:
+        yield name, Rejection(name, None, "is empty")
+    elif start.startswith((b"{", b"[")):
         yield from _json(name, stream)
     elif start.startswith(b"WEBVTT"):
         yield from _one(name, lambda: _captions(name, stream, "vtt"))
@@ -107,7 +109,7 @@ def _content(name: str, stream: Stream) -> Iterator[tuple[str, Item]]:
     elif name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson")):
         yield from _lines(name, stream, b"")
     else:
-        yield name, Rejection(name, None, "is empty" if not start else _UNKNOWN)
+        yield name, Rejection(name, None, _UNKNOWN)
 
 
 def _captions(name: str, stream: Stream, kind: Literal["vtt", "srt"]) -> Recording:
