@@ -28,7 +28,6 @@ from embedding_assets.settings import PROJECT_ROOT, Settings
 
 FAILED = 1
 MISCONFIGURED = 2
-EXCERPT = 240  # characters of a hit that the terminal shows
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -161,7 +160,7 @@ def search(question: str, limit: int, recording: str | None, as_json: bool) -> N
     if not hits:
         out.print("nothing found: nothing is embedded yet, or no such recording")
     for number, hit in enumerate(hits, 1):
-        _print_hit(number, hit)
+        _print_hit(number, hit, question)
 
 
 @main.command()
@@ -290,7 +289,7 @@ def demo() -> None:
     for question in DEMO_QUESTIONS:
         out.print(f"\n[bold]search:[/] {question}")
         for number, hit in enumerate(_search(settings, question, 2, None), 1):
-            _print_hit(number, hit)
+            _print_hit(number, hit, question)
     out.print("\n[bold]next[/]")
     out.print("  . .venv/bin/activate")
     out.print('  embedding-assets search "your question"')
@@ -302,7 +301,7 @@ def demo() -> None:
 
 
 DEMO_QUESTIONS = (
-    "what did they say about pricing?",
+    "what does it cost per truck?",
     "why did the import fail?",
     "who owns the single sign-on rollout?",
 )
@@ -367,14 +366,15 @@ def _hit_dict(hit: Any) -> dict[str, Any]:
     }
 
 
-def _print_hit(number: int, hit: Any) -> None:
-    when = "" if hit.recorded_at is None else f", {hit.recorded_at:%Y-%m-%d}"
-    at = "" if hit.start_seconds is None else f" at {_clock(hit.start_seconds)}"
+def _print_hit(number: int, hit: Any, question: str) -> None:
     title = escape(hit.title or "untitled")
-    out.print(f"{number}. [bold]{title}[/]{when}{at} ({escape(hit.recording_id)})")
-    text = " ".join(hit.text.split())
-    excerpt = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " …"
-    out.print(f"   {excerpt}", style="dim", markup=False)
+    when = "" if hit.recorded_at is None else f", {hit.recorded_at:%Y-%m-%d}"
+    at = "" if hit.start_seconds is None else f", at {_clock(hit.start_seconds)}"
+    who = ", ".join(hit.speakers[:4]) + (" and others" if len(hit.speakers) > 4 else "")
+    out.print(f"{number}. [bold]{title}[/]{when}{at}  [dim]{escape(hit.recording_id)}[/]")
+    if who:
+        out.print(f"   {escape(who)}")
+    out.print(f"   {hit.excerpt(question)}", style="dim", markup=False)
 
 
 def _clock(seconds: float) -> str:

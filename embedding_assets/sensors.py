@@ -1,5 +1,7 @@
 """What watches the database and the runs. Ticks only read: they request partitions and runs."""
 
+import warnings
+
 import dagster as dg
 
 from embedding_assets.embed import ERROR_KIND_TAG
@@ -29,6 +31,9 @@ MOST_RELAUNCHED = (
     20  # runs that replace others, unfinished at once; past it the queue goes on alone
 )
 ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
+
+# Dagster's own decorator for run status sensors passes this parameter to itself.
+warnings.filterwarnings("ignore", "Parameter `owners` of initializer", dg.BetaWarning)
 
 
 @dg.sensor(

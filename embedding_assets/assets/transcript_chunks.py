@@ -1,5 +1,6 @@
 """`transcript_chunks`: to materialize a partition is to chunk and embed that recording."""
 
+import warnings
 from collections.abc import Iterator
 
 import dagster as dg
@@ -8,6 +9,9 @@ from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
 from embedding_assets.embed import TRANSCRIPT_CHUNKS, EmbedConfig, run_session
 from embedding_assets.partitions import recordings
 from embedding_assets.resources import EmbeddingEngine
+
+# Dagster calls backfill policies beta; a person can do nothing about it.
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 
 
 @dg.asset(

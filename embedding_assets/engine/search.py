@@ -1,5 +1,6 @@
 """Finds the published chunks nearest in meaning to a question."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -7,6 +8,23 @@ from embedding_assets.engine.database import Database, sql
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.errors import InvalidInputError
 from embedding_assets.engine.vectors import require_live
+
+_WORD = re.compile(r"\w+")
+_STEM = 4  # letters that tell a word, whatever its ending
+_COMMON = {
+    "about",
+    "does",
+    "from",
+    "have",
+    "said",
+    "says",
+    "that",
+    "their",
+    "them",
+    "then",
+    "there",
+}
+_COMMON |= {"they", "this", "were", "what", "when", "where", "which", "will", "with", "would"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +40,23 @@ class Hit:
     end_seconds: float | None
     text: str
     similarity: float
+
+    def excerpt(self, question: str, length: int = 240) -> str:
+        """About `length` characters, from the turn on that shares most words with the question."""
+        words = [w for w in _WORD.findall(question.lower()) if len(w) >= _STEM and w not in _COMMON]
+        asked = {word[:_STEM] for word in words}
+        lines = self.text.split("\n")
+
+        def shared(number: int) -> int:
+            said = " ".join(lines[number : number + 2]).lower()
+            return len(asked & {word[:_STEM] for word in _WORD.findall(said)})
+
+        best = max(range(len(lines)), key=lambda number: (shared(number), -number))
+        shown = " ".join(" ".join(lines[best:]).split())
+        before = "… " if best else ""
+        if len(shown) <= length:
+            return before + shown
+        return f"{before}{shown[:length].rsplit(' ', 1)[0]} …"
 
 
 def search(
