@@ -1,0 +1,198 @@
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.instance.ref import InstanceRef  # no public way to an instance from a dict
+
+from embedding_assets.definitions import defs
+from embedding_assets.embed import TRANSCRIPT_CHUNKS
+from embedding_assets.embedded_postgres import EmbeddedPostgres
+from embedding_assets.engine.database import Database
+from embedding_assets.partitions import RECORDINGS, recordings
+from embedding_assets_tests.engine.conftest import add_call, rows
+from embedding_assets_tests.loopback_api import LoopbackAPI
+
+DIMENSIONS = 64
+EMPTY_DAGSTER_STORAGE = """
+    DO $$ DECLARE tables text; BEGIN
+        SELECT string_agg(quote_ident(tablename), ', ') INTO tables FROM pg_tables
+        WHERE schemaname = 'public'
+            AND tablename NOT IN ('alembic_version', 'secondary_indexes', 'instance_info');
+        EXECUTE 'TRUNCATE ' || tables;
+    END $$
+"""
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+def _open_instance(url: str, folder: Path) -> dg.DagsterInstance:
+    storage = {"postgres": {"postgres_url": url.replace("postgresql:", "postgresql+psycopg2:", 1)}}
+    overrides = {"storage": storage, "telemetry": {"enabled": False}}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=overrides))
+
+
+@pytest.fixture(scope="session")
+def shared_instance(
+    server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with its storage on the tests' server."""
+    name = "dagster_of_the_tests"
+    server.ensure_database(name)
+    folder = tmp_path_factory.mktemp("dagster")
+    with _open_instance(server.url(name), folder) as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance(shared_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """The instance, with no runs, events, ticks or partitions in it."""
+    yield shared_instance
+    storage: Any = shared_instance.run_storage
+    with storage.connect() as connection:
+        connection.exec_driver_sql(EMPTY_DAGSTER_STORAGE)
+
+
+@pytest.fixture
+def api() -> Iterator[LoopbackAPI]:
+    with LoopbackAPI(dimensions=DIMENSIONS) as api:
+        yield api
+
+
+@pytest.fixture
+def environment(
+    api: LoopbackAPI, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> pytest.MonkeyPatch:
+    """The settings of these tests, whatever the developer's environment and `.env` say."""
+    monkeypatch.setattr("embedding_assets.settings.ENV_FILE", tmp_path / "no.env")
+    for name in ("EMBEDDING_MODEL", "MAX_WORKERS", "WORKER_SECONDS", "EMBEDDING_CONCURRENCY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "DATABASE_URL": database_url,
+        "EMBEDDING_ASSETS_HOME": str(tmp_path),
+        "EMBEDDING_PROVIDER": "openai",
+        "EMBEDDING_DIMENSIONS": str(DIMENSIONS),
+        "EMBEDDING_PRICE_PER_MILLION_TOKENS": "0.02",
+        "OPENAI_API_KEY": "sk-very-secret",
+        "OPENAI_BASE_URL": api.base_url,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@dataclass
+class Layer:
+    """Dagster on real parts: what a test does to it, and what it shows afterwards."""
+
+    instance: dg.DagsterInstance
+    database: Database
+    environment: pytest.MonkeyPatch
+
+    def add_calls(self, **texts: Sequence[str]) -> None:
+        """Calls that say these texts, each a partition already."""
+        with self.database.transaction() as connection:
+            for recording_id, said in texts.items():
+                add_call(connection, recording_id, said)
+        self.instance.add_dynamic_partitions(RECORDINGS, list(texts))
+
+    def execute(self, statement: str, *parameters: object) -> None:
+        """Changes the application's database."""
+        with self.database.transaction() as connection:
+            connection.execute(statement, list(parameters))
+
+    def rows(self, query: str, *parameters: object) -> list[Any]:
+        """What a query gives."""
+        return rows(self.database, query, parameters)
+
+    def statuses(self) -> dict[str, str]:
+        """The state of each recording in the queue."""
+        return dict(self.rows("SELECT recording_id, status FROM embedding_queue"))
+
+    def materialize(
+        self, first: str, last: str | None = None, **config: object
+    ) -> dg.ExecuteInProcessResult:
+        """A run of one partition, or of a range as backfills launch it."""
+        arguments: dict[str, Any] = {"partition_key": first}
+        if last is not None:
+            arguments = {"tags": {RANGE_START: first, RANGE_END: last}}
+        return defs.resolve_job_def("embed_recording").execute_in_process(
+            instance=self.instance,
+            run_config={"ops": {"transcript_chunks": {"config": config}}},
+            raise_on_error=False,
+            **arguments,
+        )
+
+    def worker(self, **config: object) -> dg.ExecuteInProcessResult:
+        """A run of the worker."""
+        return self.run("embed_recordings", "embed_due_recordings", **config)
+
+    def run(self, job: str, op: str, **config: object) -> dg.ExecuteInProcessResult:
+        """A run of a job of one op."""
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            run_config={"ops": {op: {"config": config}}},
+            raise_on_error=False,
+        )
+
+    def started_run(self, job: str = "embed_recordings", *, hours_ago: float = 0) -> dg.DagsterRun:
+        """A run whose process is gone, or has only begun: Dagster counts it as started."""
+        run = self.instance.create_run_for_job(defs.resolve_job_def(job))
+        self.instance.report_dagster_event(
+            dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job, message=""), run.run_id
+        )
+        storage: Any = self.instance.run_storage
+        with storage.connect() as connection:
+            connection.exec_driver_sql(
+                "UPDATE runs SET start_time = start_time - %s WHERE run_id = %s",
+                (hours_ago * 3600, run.run_id),
+            )
+        return self.dagster_run(run.run_id)
+
+    def dagster_run(self, run_id: str) -> dg.DagsterRun:
+        """The run as the instance has it now."""
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run
+
+    def materialized(self) -> set[str]:
+        """The partitions that Dagster shows as materialized."""
+        return self.instance.get_materialized_partitions(TRANSCRIPT_CHUNKS)
+
+    def partition_states(self) -> dict[str, str | None]:
+        """What Dagster shows for each partition: MATERIALIZED, FAILED, or nothing yet."""
+        keys = list(self.instance.get_dynamic_partitions(RECORDINGS))
+        states = self.instance.get_status_by_partition(TRANSCRIPT_CHUNKS, keys, recordings)
+        assert states is not None
+        return {key: state and state.value for key, state in states.items()}
+
+
+@pytest.fixture
+def layer(
+    instance: dg.DagsterInstance, database: Database, environment: pytest.MonkeyPatch
+) -> Layer:
+    return Layer(instance, database, environment)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, dict[str, Any]]:
+    """The text and the metadata of the Failure that ended a run."""
+    assert not result.success
+    (event,) = result.get_step_failure_events()
+    failure = event.step_failure_data.user_failure_data
+    assert failure is not None
+    assert failure.description is not None
+    return failure.description, {name: value.value for name, value in failure.metadata.items()}
+
+
+def materializations(result: dg.ExecuteInProcessResult) -> dict[str | None, dict[str, Any]]:
+    """The metadata of each partition that the run materialized; none of them twice."""
+    events = result.get_asset_materialization_events()
+    found = {
+        event.partition: {
+            name: value.value for name, value in event.materialization.metadata.items()
+        }
+        for event in events
+    }
+    assert len(found) == len(events)
+    return found
