@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from embedding_assets.engine.embedding import Lane, Outcome, Result
-from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.wiring import Session
 
@@ -87,13 +87,13 @@ def run_session(
     except ConfigurationError as error:
         # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
         context.instance.add_run_tags(context.run_id, {ERROR_KIND_TAG: error.kind.value})
-        raise _failure(f"configuration: {error}") from None
+        raise _failure(f"configuration: {error}", kind=error.kind) from None
     except EmbeddingAssetsError as error:
-        raise _failure(f"stopped: {error}") from None
+        raise _failure(f"stopped: {error}", kind=error.kind) from None
     if failed:
         named = "; ".join(_line(outcome) for outcome in failed[:MOST_NAMED])
         more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
-        raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed)
+        raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
 
 
 def _events(
@@ -123,10 +123,13 @@ def _line(outcome: Outcome) -> str:
     return f"{outcome.recording_id}: {outcome.error_kind}: {outcome.error}"
 
 
-def _failure(text: str, failed: Iterable[Outcome] = ()) -> dg.Failure:
-    return dg.Failure(
-        text,
-        metadata={"failed_recordings": dg.MetadataValue.json([o.recording_id for o in failed])},
-        # The queue decides when to try again; a retry of the run would not know what is due.
-        allow_retries=False,
-    )
+def _failure(
+    text: str, *, kind: ErrorKind | None = None, failed: Iterable[Outcome] = ()
+) -> dg.Failure:
+    metadata: dict[str, dg.MetadataValue] = {
+        "failed_recordings": dg.MetadataValue.json([o.recording_id for o in failed])
+    }
+    if kind is not None:
+        metadata["error_kind"] = dg.MetadataValue.text(kind.value)
+    # The queue decides when to try again; a retry of the run would not know what is due.
+    return dg.Failure(text, metadata=metadata, allow_retries=False)

@@ -35,10 +35,11 @@ def living_workers(instance: dg.DagsterInstance, holders: Collection[str]) -> li
     return living(workers, holders, datetime.now(UTC), LEASE)
 
 
-def worker_request(settings: Settings) -> dg.RunRequest:
+def worker_request(settings: Settings, *, run_key: str | None = None) -> dg.RunRequest:
     """A run of the worker for whatever is due."""
     config = {"time_budget_seconds": settings.worker_seconds}
     return dg.RunRequest(
+        run_key=run_key,
         job_name=embed_recordings.name,
         run_config={"ops": {embed_due_recordings.name: {"config": config}}},
     )

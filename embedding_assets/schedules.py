@@ -29,7 +29,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         wanted = workers_wanted(work.due, len(living), settings.max_workers)
         if not wanted:
             return dg.SkipReason(f"{work.due} recordings due, {len(living)} workers alive")
-        return [worker_request(settings) for _ in range(wanted)]
+        # Without keys of their own, Dagster takes the second for the first again, and refuses.
+        return [worker_request(settings, run_key=f"worker {n}") for n in range(1, wanted + 1)]
 
     @dg.schedule(
         name="recover_dead_letters",
