@@ -1,4 +1,4 @@
-"""The jobs: the worker that embeds what is due, dead letters' recovery, one recording's run."""
+"""The jobs: the worker, one recording's run, dead letters' recovery, the sweep of vectors."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,6 +9,7 @@ from pydantic import Field
 from embedding_assets.assets.transcript_chunks import transcript_chunks
 from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
 from embedding_assets.engine.embedding import Lane, Outcome
+from embedding_assets.engine.sweeping import sweep
 from embedding_assets.partitions import add_partitions
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.wiring import Session
@@ -81,3 +82,16 @@ def embed_dead_letters(
 def recover_dead_letters() -> None:
     """The graph of one op."""
     embed_dead_letters()
+
+
+@dg.op(out={}, description="Deletes, in small batches, vectors that no chunk refers to any more.")
+def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
+    """Stops no reader and no writer."""
+    with engine.database() as database:
+        context.log.info(f"{sweep(database)} vectors deleted")
+
+
+@dg.job(description="Takes away what deleted and edited calls left behind.")
+def sweep_vectors() -> None:
+    """The graph of one op."""
+    sweep_unreferenced_vectors()

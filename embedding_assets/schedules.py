@@ -3,7 +3,7 @@
 import dagster as dg
 
 from embedding_assets.engine import queue
-from embedding_assets.jobs import embed_recordings, recover_dead_letters
+from embedding_assets.jobs import embed_recordings, recover_dead_letters, sweep_vectors
 from embedding_assets.launching import living_workers, worker_request
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.settings import Settings
@@ -50,4 +50,11 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("no dead letter is due for recovery")
         return dg.RunRequest()
 
-    return [embed_pending, recover]
+    sweep = dg.ScheduleDefinition(
+        name="sweep_vectors",
+        job=sweep_vectors,
+        cron_schedule=settings.sweep_vectors_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes vectors that no chunk has referred to for a day.",
+    )
+    return [embed_pending, recover, sweep]

@@ -53,6 +53,7 @@ class Settings(BaseSettings):
 
     embed_pending_cron: str = "*/5 * * * *"
     recover_dead_letters_cron: str = "0 */6 * * *"
+    sweep_vectors_cron: str = "17 3 * * *"
     max_workers: int = Field(default=2, ge=1, le=100)
     worker_seconds: int = Field(default=3600, ge=1)
 

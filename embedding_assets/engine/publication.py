@@ -8,7 +8,7 @@ from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError,
 from embedding_assets.engine.model import Chunk
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version
-from embedding_assets.engine.vectors import hold_live, stored_hashes
+from embedding_assets.engine.vectors import hold_live, hold_vectors
 
 _COPY_TYPES = (
     "text", "int4", "text", "bytea", "int4", "text[]", "float8", "float8", "int4", "int4",
@@ -55,7 +55,7 @@ def publish(
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     _copy_chunks(connection, claim.recording_id, transcript)
     hashes = {chunk.content_hash for chunk in transcript.chunks}
-    if hashes - stored_hashes(connection, figures.model, hashes):
+    if hashes - hold_vectors(connection, figures.model, hashes):
         raise EmbeddingAssetsError("a vector was swept while its recording was being embedded")
     changed = version != transcript.version
     sql.complete(

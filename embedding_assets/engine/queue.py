@@ -131,7 +131,7 @@ def reconcile(database: Database) -> None:
 
 def _enqueue_deleted(connection: Connection) -> None:
     gone = [row.recording_id for row in sql.deleted_calls(connection)]
-    sql.enqueue_recordings(connection, recording_ids=gone)
+    enqueue_recordings(connection, gone)
 
 
 def _enqueue_changed(connection: Connection) -> None:
@@ -141,7 +141,7 @@ def _enqueue_changed(connection: Connection) -> None:
         for row in rows
         if current_version(connection, row.recording_id) != row.transcript_version
     ]
-    sql.enqueue_recordings(connection, recording_ids=changed)
+    enqueue_recordings(connection, changed)
     sql.mark_reconciled(connection, recording_ids=[row.recording_id for row in rows])
 
 
@@ -157,6 +157,16 @@ def retry(connection: Connection, recording_ids: Sequence[str], *, force: bool) 
         max_recoveries=MAX_RECOVERIES,
     )
     return sorted(row.recording_id for row in rows)
+
+
+def enqueue_recordings(connection: Connection, recording_ids: Sequence[str]) -> None:
+    """Makes these recordings due now, as a change to their transcript would."""
+    sql.enqueue_recordings(connection, recording_ids=list(recording_ids))
+
+
+def dead_letter_ids(connection: Connection) -> list[str]:
+    """All dead letters, those that have waited longest first."""
+    return [row.recording_id for row in sql.dead_letters(connection)]
 
 
 def left_undone(

@@ -95,6 +95,12 @@ def stored_hashes(connection: Connection, model: str, hashes: Iterable[bytes]) -
     return {bytes(row.content_hash) for row in rows}
 
 
+def hold_vectors(connection: Connection, model: str, hashes: Iterable[bytes]) -> set[bytes]:
+    """As `stored_hashes`, and keeps them from being swept to the end of the transaction."""
+    rows = sql.hold_vectors(connection, model=model, hashes=list(hashes))
+    return {bytes(row.content_hash) for row in rows}
+
+
 def register_model(connection: Connection, embedder: Embedder) -> None:
     """Makes the embedder's model known, and live if none is.
 

@@ -25,6 +25,12 @@ UPDATE embedding_models SET is_live = true WHERE model = :model;
 SELECT content_hash FROM chunk_embeddings
 WHERE model = :model AND content_hash = ANY(:hashes::bytea[]);
 
+-- name: hold_vectors(model, hashes)
+-- Which of these texts have a vector, and no sweep takes it before this transaction ends.
+SELECT content_hash FROM chunk_embeddings
+WHERE model = :model AND content_hash = ANY(:hashes::bytea[])
+FOR KEY SHARE;
+
 -- name: store_vectors(model, hashes, embeddings, token_counts)!
 -- Adds vectors; one that another run stored meanwhile stays as it is.
 INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
@@ -52,3 +58,24 @@ FROM transcript_chunks AS chunks
 WHERE NOT EXISTS (
     SELECT FROM chunk_embeddings AS stored
     WHERE stored.model = :model AND stored.content_hash = chunks.content_hash);
+
+-- name: last_vector_id()$
+-- Where a sweep ends.
+SELECT coalesce(max(id), 0) FROM chunk_embeddings;
+
+-- name: lock_unreferenced(after, until, grace)
+-- Vectors in a range of ids that no chunk refers to; those being published are passed over.
+SELECT stored.id FROM chunk_embeddings AS stored
+WHERE stored.id > :after AND stored.id <= :until AND stored.created_at < now() - :grace
+    AND NOT EXISTS (
+        SELECT FROM transcript_chunks AS chunks
+        WHERE chunks.content_hash = stored.content_hash)
+FOR UPDATE OF stored SKIP LOCKED;
+
+-- name: delete_unreferenced(ids)!
+-- Looks again, now that they are locked: a publication may have ended in between.
+DELETE FROM chunk_embeddings AS stored
+WHERE stored.id = ANY(:ids::bigint[])
+    AND NOT EXISTS (
+        SELECT FROM transcript_chunks AS chunks
+        WHERE chunks.content_hash = stored.content_hash);
