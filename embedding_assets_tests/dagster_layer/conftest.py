@@ -13,9 +13,10 @@ from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
 from embedding_assets.partitions import RECORDINGS, recordings
 from embedding_assets_tests.engine.conftest import add_call, rows
-from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 DIMENSIONS = 64
+MARKER = "unacceptable"
 EMPTY_DAGSTER_STORAGE = """
     DO $$ DECLARE tables text; BEGIN
         SELECT string_agg(quote_ident(tablename), ', ') INTO tables FROM pg_tables
@@ -173,6 +174,13 @@ def layer(
     instance: dg.DagsterInstance, database: Database, environment: pytest.MonkeyPatch
 ) -> Layer:
     return Layer(instance, database, environment)
+
+
+def refusing_the_marker() -> Fault:
+    """The API refuses each request with an input that says the marker."""
+    return Fault(
+        status=400, param="input", when=lambda inputs: any(MARKER in text for text in inputs)
+    )
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, dict[str, Any]]:

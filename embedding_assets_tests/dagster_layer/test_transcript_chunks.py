@@ -1,16 +1,17 @@
 import dagster as dg
 import pytest
 
-from embedding_assets_tests.dagster_layer.conftest import Layer, failure_of, materializations
-from embedding_assets_tests.engine.conftest import talk
-from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
-
-MARKER = "unacceptable"
-SECRET_WORD = "a word of a transcript that nobody may log"
-
-refuses_the_marker = Fault(
-    status=400, param="input", when=lambda inputs: any(MARKER in text for text in inputs)
+from embedding_assets_tests.dagster_layer.conftest import (
+    MARKER,
+    Layer,
+    failure_of,
+    materializations,
+    refusing_the_marker,
 )
+from embedding_assets_tests.engine.conftest import talk
+from embedding_assets_tests.loopback_api import LoopbackAPI
+
+SECRET_WORD = "a word of a transcript that nobody may log"
 
 
 def test_a_partition_is_materialized_with_what_it_took(layer: Layer, api: LoopbackAPI) -> None:
@@ -50,7 +51,7 @@ def test_a_range_shows_the_one_that_failed_as_failed_and_the_others_as_materiali
     calls = {name: talk(name, 20) for name in "abcde"}
     calls["c"][7] = f"{MARKER} {SECRET_WORD}"
     layer.add_calls(**calls)
-    api.faults = [refuses_the_marker]
+    api.faults = [refusing_the_marker()]
     result = layer.materialize("a", "e")
     assert set(materializations(result)) == {"a", "b", "d", "e"}
     text, metadata = failure_of(result)
@@ -73,7 +74,7 @@ def test_a_range_shows_the_one_that_failed_as_failed_and_the_others_as_materiali
 
 def test_no_text_of_a_transcript_is_in_what_dagster_keeps(layer: Layer, api: LoopbackAPI) -> None:
     layer.add_calls(a=[f"{MARKER} {SECRET_WORD}"], b=[SECRET_WORD])
-    api.faults = [refuses_the_marker]
+    api.faults = [refusing_the_marker()]
     result = layer.materialize("a", "b")
     assert not result.success
     entries = layer.instance.all_logs(result.run_id)
