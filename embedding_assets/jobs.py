@@ -84,7 +84,7 @@ def recover_dead_letters() -> None:
     embed_dead_letters()
 
 
-@dg.op(out={}, description="Deletes, in small batches, vectors that no chunk refers to any more.")
+@dg.op(description="Deletes, in small batches, vectors that no chunk refers to any more.")
 def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
     """Stops no reader and no writer."""
     with engine.database() as database:
