@@ -1,0 +1,71 @@
+"""The plans of the statements that run often: none reads a whole table."""
+
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from embedding_assets.engine.database import Connection, Database, sql
+
+FILL = """
+INSERT INTO fathom_calls (recording_id, title)
+SELECT 'r' || n, 'A call' FROM generate_series(1, 20000) AS n;
+INSERT INTO fathom_transcripts (recording_id, position, text)
+SELECT 'r' || n, p, 'text' FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
+UPDATE embedding_queue
+SET status = 'completed', completed_at = now(), transcript_version = 'x', chunk_count = 1,
+    token_count = 1, next_attempt_at = now()
+WHERE recording_id NOT LIKE '%7';
+INSERT INTO transcript_chunks
+    (recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, first_position,
+     last_position)
+SELECT 'r' || n, p, 'text', sha256((n || ':' || p)::bytea), 1, '{}', 0, 1
+FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
+INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
+SELECT 'm', sha256((n || ':' || p)::bytea), '[1,2]', 1
+FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
+ANALYZE;
+"""
+HASHES = [b"x" * 32, b"y" * 32]
+OFTEN: dict[str, dict[str, Any]] = {
+    "claim_due": {"run_id": "run", "lease": timedelta(minutes=5), "limit": 20},
+    "claim_these": {"run_id": "run", "lease": timedelta(minutes=5), "recording_ids": ["r1", "r2"]},
+    "expire_claims": {"dead_run": None, "max_attempts": 3, "error": "x"},
+    "renew_leases": {"run_id": "run", "lease": timedelta(minutes=5)},
+    "lock_claim": {"recording_id": "r1", "run_id": "run"},
+    "held": {},
+    "call": {"recording_id": "r1"},
+    "segments": {"recording_id": "r1"},
+    "transcript_version": {"recording_id": "r1"},
+    "withdraw_chunks": {"recording_id": "r1"},
+    "stored_hashes": {"model": "m", "hashes": HASHES},
+    "hold_vectors": {"model": "m", "hashes": HASHES},
+    "least_recently_reconciled": {"limit": 500},
+    "lock_unreferenced": {"after": 0, "until": 1000, "grace": timedelta(days=1)},
+}
+
+
+@pytest.fixture(scope="module")
+def filled(server: Any, migrated_template: str) -> Any:
+    name = "plans"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+        with psycopg.connect(server.url(name), autocommit=True) as inside:
+            inside.execute(FILL)
+            # A separate statement: VACUUM does not run in a transaction.
+            inside.execute("VACUUM (ANALYZE)")
+        yield server.url(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("statement", OFTEN)
+def test_what_runs_often_reads_no_whole_table(filled: str, statement: str) -> None:
+    with Database(filled) as database, database.transaction() as connection:
+        plan = _plan(connection, getattr(sql, statement).sql, OFTEN[statement])
+    assert "Seq Scan" not in plan, plan
+
+
+def _plan(connection: Connection, statement: str, parameters: dict[str, Any]) -> str:
+    rows = connection.execute("EXPLAIN " + statement, parameters)  # type: ignore[call-overload]
+    return "\n".join(row[0] for row in rows)
