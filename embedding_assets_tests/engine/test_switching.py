@@ -1,0 +1,59 @@
+import pytest
+
+from embedding_assets.engine.database import Database
+from embedding_assets.engine.errors import TransientError
+from embedding_assets.engine.search import search
+from embedding_assets.engine.switching import switch_model
+from embedding_assets.engine.vectors import InsertBatch
+from embedding_assets_tests.engine.conftest import Embed, add_call, embedder_of, rows, talk
+from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
+
+
+def _live(database: Database) -> list[object]:
+    return [row[0] for row in rows(database, "SELECT model FROM embedding_models WHERE is_live")]
+
+
+def test_search_reads_the_old_model_until_the_new_one_is_whole(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    with database.transaction() as connection:
+        for number in range(30):
+            add_call(connection, f"r{number}", talk(f"r{number}", 40))
+    embed()
+    old, new = embedder_of(api), embedder_of(api, model="text-embedding-3-large", dimensions=16)
+    limits = new.limits
+    new.limits = type(limits)(20, limits.max_tokens, limits.max_input_tokens, 1)
+    api.faults = [Fault(status=503, after=3)]
+    with pytest.raises(TransientError):
+        switch_model(database, new, InsertBatch(50))
+    api.faults = []
+    assert _live(database) == [old.model]
+    assert search(database, old, "sentence number 7 of r3")
+    already = rows(database, "SELECT count(*) FROM chunk_embeddings WHERE model = %s", [new.model])[
+        0
+    ][0]
+    (total,) = rows(database, "SELECT count(DISTINCT content_hash) FROM transcript_chunks")
+    assert 0 < already < total[0]
+    assert switch_model(database, new, InsertBatch(50)) == total[0] - already
+    assert _live(database) == [new.model]
+    assert search(database, new, "sentence number 7 of r3")
+    assert embed("r3", embedder=new)[0].figures.embedded == 0
+
+
+def test_a_question_finds_the_call_where_it_was_said(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    with database.transaction() as connection:
+        add_call(connection, "a", [*talk("a", 30), "The zebra ate our purple invoice."])
+        add_call(connection, "b", talk("b", 30))
+    embed()
+    embedder = embedder_of(api)
+    first, *_ = search(database, embedder, "which purple invoice did the zebra eat")
+    assert first.recording_id == "a"
+    assert "zebra" in first.excerpt("which purple invoice did the zebra eat", 80)
+    assert first.similarity <= 1
+    everywhere = search(database, embedder, "purple zebra", limit=3)
+    assert [h.similarity for h in everywhere] == sorted(
+        (h.similarity for h in everywhere), reverse=True
+    )
+    assert {h.recording_id for h in search(database, embedder, "zebra", recording_id="b")} == {"b"}
