@@ -11,8 +11,12 @@ from embedding_assets.schedules import build_schedules
 from embedding_assets.settings import Settings
 
 ASSETS = {"fathom_calls", "fathom_transcripts", "transcript_chunks"}
-JOBS = {"embed_recordings", "embed_recording", "recover_dead_letters"}
-SCHEDULES = {"embed_pending": "embed_recordings", "recover_dead_letters": "recover_dead_letters"}
+JOBS = {"embed_recordings", "embed_recording", "recover_dead_letters", "sweep_vectors"}
+SCHEDULES = {
+    "embed_pending": "embed_recordings",
+    "recover_dead_letters": "recover_dead_letters",
+    "sweep_vectors": "sweep_vectors",
+}
 SENSORS = {
     "discover_recordings",
     "relaunch_failed_recordings",
@@ -64,11 +68,26 @@ def test_the_asset_is_partitioned_by_recording_and_launched_in_ranges_of_fifty()
     assert asset.asset_deps[asset.key] == sources
 
 
-def test_the_times_of_the_schedules_are_settings(environment: pytest.MonkeyPatch) -> None:
-    environment.delenv("EMBED_PENDING_CRON", raising=False)
-    environment.setenv("RECOVER_DEAD_LETTERS_CRON", "1 2 * * *")
-    crons = {schedule.name: schedule.cron_schedule for schedule in build_schedules(Settings())}
-    assert crons == {"embed_pending": "*/5 * * * *", "recover_dead_letters": "1 2 * * *"}
+@pytest.mark.parametrize(
+    ("setting", "schedule", "default"),
+    [
+        ("EMBED_PENDING_CRON", "embed_pending", "*/5 * * * *"),
+        ("RECOVER_DEAD_LETTERS_CRON", "recover_dead_letters", "0 */6 * * *"),
+        ("SWEEP_VECTORS_CRON", "sweep_vectors", "17 3 * * *"),
+    ],
+)
+def test_the_times_of_the_schedules_are_settings(
+    environment: pytest.MonkeyPatch, setting: str, schedule: str, default: str
+) -> None:
+    def cron() -> str:
+        (found,) = [each for each in build_schedules(Settings()) if each.name == schedule]
+        assert isinstance(found.cron_schedule, str)
+        return found.cron_schedule
+
+    environment.delenv(setting, raising=False)
+    assert cron() == default
+    environment.setenv(setting, "1 2 * * *")
+    assert cron() == "1 2 * * *"
 
 
 def test_no_secret_is_in_what_dagster_shows(environment: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
+from embedding_assets.definitions import defs
 from embedding_assets.embed import ERROR_KIND_TAG
 from embedding_assets.engine import embedding
 from embedding_assets.engine.database import Database
@@ -284,3 +285,21 @@ def test_a_recovery_that_fails_is_due_again_in_an_hour_and_stays_a_dead_letter(
         "SELECT status, recoveries, next_attempt_at > now() + interval '59 minutes'"
         " FROM embedding_queue"
     ) == [("dead_letter", 1, True)]
+
+
+def test_the_sweep_takes_what_a_deleted_call_left_behind_once_it_is_a_day_old(
+    layer: Layer,
+) -> None:
+    _add_calls_behind_dagsters_back(layer, *"ab")
+    layer.worker()
+    layer.execute("DELETE FROM fathom_calls WHERE recording_id = 'a'")
+    layer.worker()
+    vectors = layer.rows("SELECT count(*) FROM chunk_embeddings")
+    sweep = defs.resolve_job_def("sweep_vectors")
+    assert sweep.execute_in_process(instance=layer.instance).success
+    assert layer.rows("SELECT count(*) FROM chunk_embeddings") == vectors
+    layer.execute("UPDATE chunk_embeddings SET created_at = created_at - interval '25 hours'")
+    assert sweep.execute_in_process(instance=layer.instance).success
+    assert layer.rows("SELECT content_hash FROM chunk_embeddings ORDER BY 1") == layer.rows(
+        "SELECT content_hash FROM transcript_chunks ORDER BY 1"
+    )
