@@ -109,7 +109,10 @@ def _relaunch(
     if skip is not None:
         return dg.SkipReason(skip)
     with engine.database() as database, database.transaction(snapshot=True) as connection:
-        undone = queue.left_undone(connection, run.run_id, _partition_keys(run, instance))
+        left = queue.left_undone(connection, run.run_id, _partition_keys(run, instance))
+    # A request for a partition that is gone, its call deleted, would fail the tick again and again.
+    known = set(instance.get_dynamic_partitions(RECORDINGS)) if left else set()
+    undone = [recording_id for recording_id in left if recording_id in known]
     if not undone:
         return dg.SkipReason("the run left nothing undone")
     plan = relaunch(undone)
