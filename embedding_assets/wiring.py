@@ -87,6 +87,11 @@ def build_embedder(settings: Settings) -> Embedder:
 def _embedder(settings: Settings) -> Embedder:
     # Imported here: each brings libraries that take a while and that the other does not need.
     if settings.embedding_provider == "local":
+        if settings.embedding_model or settings.embedding_dimensions:
+            raise ConfigurationError(
+                "EMBEDDING_MODEL and EMBEDDING_DIMENSIONS are set, but EMBEDDING_PROVIDER is local,"
+                " which has one model: remove them, or set EMBEDDING_PROVIDER=openai"
+            )
         from embedding_assets.engine.embedders.local import LocalEmbedder  # noqa: PLC0415
 
         return LocalEmbedder(concurrency=settings.embedding_concurrency)

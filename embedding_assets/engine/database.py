@@ -176,7 +176,8 @@ def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
     if _UNCONFIGURED.has(state):
         return ConfigurationError(f"the database refused: {said}; check DATABASE_URL and grants")
     if _REFUSED_DATA.has(state):
-        return InvalidInputError(f"the database refused the data: {said}")
+        # The server's message may quote the value, and the value may be what somebody said.
+        return InvalidInputError(f"the database refused the data (SQLSTATE {state})")
     is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if _LATER.has(state) or is_lost:
         return TransientError(f"the database connection failed: {said}")

@@ -128,6 +128,7 @@ class EmbeddingRun:
             self._database.retrying(lambda connection: register_model(connection, self._embedder))
             yield from self._embed(iter(claimed), pool)
         finally:
+            self._embedder.close()
             pool.shutdown(wait=False, cancel_futures=True)
             self._claims.release()
 
@@ -241,7 +242,9 @@ class EmbeddingRun:
         try:
             for lane, batch in self._batches.items():
                 careful = [row for row in rows if self._lane_of(row.content_hash) is lane]
-                store_vectors(self._database, self._embedder.model, careful, batch)
+                store_vectors(
+                    self._database, self._embedder.model, careful, batch, self._claims.renew
+                )
         except TransientError:
             raise  # the database is away: nothing can be written down about it either
         except EmbeddingAssetsError as error:

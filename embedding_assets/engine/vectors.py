@@ -1,7 +1,7 @@
 """The vectors: content-addressed, append-only, one row for each text and model."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,9 +56,13 @@ class InsertBatch:
 
 
 def store_vectors(
-    database: Database, model: str, rows: Iterable[VectorRow], batch: InsertBatch
+    database: Database,
+    model: str,
+    rows: Iterable[VectorRow],
+    batch: InsertBatch,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Adds vectors in small committed batches that no reader sees.
+    """Adds vectors in small committed batches that no reader sees; `heartbeat` before each.
 
     Raises:
         StatementTimeoutError: even one row takes longer than the server's statement_timeout.
@@ -67,6 +71,7 @@ def store_vectors(
     remaining = sorted(rows, key=lambda row: row.content_hash)
     while remaining:
         part = remaining[: batch.rows]
+        heartbeat()  # a row of statement timeouts can outlast a lease
         started = time.monotonic()
         try:
             database.retrying(partial(_insert, model=model, rows=part))

@@ -59,3 +59,6 @@ class Embedder(Protocol):
             ConfigurationError: key, model, dimensions or quota; the text names the mend.
             InvalidInputError: the model refuses one of the inputs, or the whole batch for one.
         """
+
+    def close(self) -> None:
+        """Ends waiting between retries; calls that wait fail soon."""

@@ -39,7 +39,7 @@ class LocalEmbedder:
             max_inputs=INPUTS_A_REQUEST,
             max_tokens=INPUTS_A_REQUEST * 10_000,
             max_input_tokens=1_000_000,
-            concurrency=concurrency or len(os.sched_getaffinity(0)),
+            concurrency=concurrency or _processors(),
         )
         self._loading = threading.Lock()
         self._session: Any = None
@@ -58,6 +58,9 @@ class LocalEmbedder:
         encodings = wordpiece().encode_batch(list(texts), add_special_tokens=False)
         vectors = np.stack([self._embed(session, encoding.ids) for encoding in encodings])
         return Embedded(vectors, tokens=sum(len(encoding.ids) for encoding in encodings))
+
+    def close(self) -> None:
+        """Nothing waits here."""
 
     def _embed(self, session: Any, ids: Sequence[int]) -> NDArray[np.float32]:
         # Of one length each, so that the windows' mean weighs every token alike.
@@ -82,6 +85,13 @@ class LocalEmbedder:
             if self._session is None:
                 self._session = _session()
             return self._session
+
+
+def _processors() -> int:
+    """Those this process may use; macOS does not tell, there it is all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _session() -> Any:

@@ -104,7 +104,7 @@ class OpenAIEmbedder:
         self._asks_dimensions = bool(known and known.takes_dimensions and dimensions)
         self.model = f"openai/{model}/{self.dimensions}"
         self.price_per_million_tokens: float | None = price_per_million_tokens
-        if price_per_million_tokens is None and known and base_url is None:
+        if price_per_million_tokens is None and known and self._base_url == OPENAI_URL:
             self.price_per_million_tokens = known.price_per_million_tokens
         self.limits = RequestLimits(
             max_inputs=MAX_INPUTS,
