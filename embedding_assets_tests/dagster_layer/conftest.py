@@ -1,5 +1,6 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from embedding_assets.definitions import defs
 from embedding_assets.embed import TRANSCRIPT_CHUNKS
 from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
+from embedding_assets.engine.queue import Claims
 from embedding_assets.partitions import RECORDINGS, recordings
+from embedding_assets.resources import EmbeddingEngine
 from embedding_assets_tests.engine.conftest import add_call, rows
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
+
+Tick = Callable[..., Any]
 
 DIMENSIONS = 64
 MARKER = "unacceptable"
@@ -118,7 +123,7 @@ class Layer:
         arguments: dict[str, Any] = {"partition_key": first}
         if last is not None:
             arguments = {"tags": {RANGE_START: first, RANGE_END: last}}
-        return defs.resolve_job_def("embed_recording").execute_in_process(
+        return self.job("embed_recording").execute_in_process(
             instance=self.instance,
             run_config={"ops": {"transcript_chunks": {"config": config}}},
             raise_on_error=False,
@@ -131,15 +136,20 @@ class Layer:
 
     def run(self, job: str, op: str, **config: object) -> dg.ExecuteInProcessResult:
         """A run of a job of one op."""
-        return defs.resolve_job_def(job).execute_in_process(
+        return self.job(job).execute_in_process(
             instance=self.instance,
             run_config={"ops": {op: {"config": config}}},
             raise_on_error=False,
         )
 
+    @staticmethod
+    def job(name: str) -> dg.JobDefinition:
+        """A job as Dagster loads it."""
+        return defs.resolve_job_def(name)
+
     def started_run(self, job: str = "embed_recordings", *, hours_ago: float = 0) -> dg.DagsterRun:
         """A run whose process is gone, or has only begun: Dagster counts it as started."""
-        run = self.instance.create_run_for_job(defs.resolve_job_def(job))
+        run = self.instance.create_run_for_job(self.job(job))
         self.instance.report_dagster_event(
             dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job, message=""), run.run_id
         )
@@ -150,6 +160,11 @@ class Layer:
                 (hours_ago * 3600, run.run_id),
             )
         return self.dagster_run(run.run_id)
+
+    def hold(self, run_id: str, *recording_ids: str, lease: timedelta) -> None:
+        """Claims that a run holds; with a lease of no time, one that died."""
+        claims = Claims(self.database, run_id, lease)
+        assert [c.recording_id for c in claims.these(recording_ids) if c] == list(recording_ids)
 
     def dagster_run(self, run_id: str) -> dg.DagsterRun:
         """The run as the instance has it now."""
@@ -174,6 +189,40 @@ def layer(
     instance: dg.DagsterInstance, database: Database, environment: pytest.MonkeyPatch
 ) -> Layer:
     return Layer(instance, database, environment)
+
+
+def contents(layer: Layer) -> dict[str, Any]:
+    """Every row of every table of the application, and the numbers of Dagster's own."""
+    tables = layer.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    contents: dict[str, Any] = {
+        name: layer.rows(f"SELECT all_of_it::text FROM {name} AS all_of_it ORDER BY 1")  # noqa: S608
+        for (name,) in tables
+    }
+    contents["runs"] = layer.instance.get_runs_count()
+    contents["partitions"] = sorted(layer.instance.get_dynamic_partitions(RECORDINGS))
+    return contents
+
+
+@pytest.fixture
+def tick(layer: Layer) -> Tick:
+    """Evaluates a sensor, and holds that it changed nothing by itself."""
+
+    def tick(sensor: str, cursor: str | None = None) -> Any:
+        before = contents(layer)
+        context = dg.build_sensor_context(
+            instance=layer.instance,
+            instance_ref=layer.instance.get_ref(),  # the daemon's way; it checks partitions by it
+            cursor=cursor,
+            repository_def=defs.get_repository_def(),
+            sensor_name=sensor,
+            resources={"engine": EmbeddingEngine()},
+        )
+        with context:
+            data = defs.resolve_sensor_def(sensor).evaluate_tick(context)
+        assert contents(layer) == before
+        return data
+
+    return tick
 
 
 def refusing_the_marker() -> Fault:

@@ -7,7 +7,6 @@ from embedding_assets.definitions import defs
 from embedding_assets.embed import ERROR_KIND_TAG
 from embedding_assets.engine import embedding
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.queue import Claims
 from embedding_assets.partitions import RECORDINGS
 from embedding_assets_tests.dagster_layer.conftest import (
     MARKER,
@@ -24,12 +23,6 @@ def _add_calls_behind_dagsters_back(layer: Layer, *names: str) -> None:
     with layer.database.transaction() as connection:
         for name in names:
             add_call(connection, name, talk(name, 20))
-
-
-def _claim(layer: Layer, run_id: str, *recording_ids: str, lease: timedelta) -> None:
-    """What a run holds that then died, or is alive, by its lease."""
-    claims = Claims(layer.database, run_id, lease)
-    assert [c.recording_id for c in claims.these(recording_ids) if c] == list(recording_ids)
 
 
 def test_it_embeds_what_is_due_and_makes_it_show_as_materialized_partitions(
@@ -181,7 +174,7 @@ def test_a_run_that_is_known_to_have_ended_is_taken_over_at_once(layer: Layer) -
     _add_calls_behind_dagsters_back(layer, *"abc")
     ended = layer.started_run()
     layer.instance.report_run_failed(ended)
-    _claim(layer, ended.run_id, "a", "b", lease=timedelta(minutes=5))
+    layer.hold(ended.run_id, "a", "b", lease=timedelta(minutes=5))
     result = layer.worker(take_over=ended.run_id)
     assert result.success
     assert set(materializations(result)) == {"a", "b", "c"}
@@ -197,7 +190,7 @@ def test_a_dead_run_loses_its_claims_when_they_expire_and_is_reported_failed(
 ) -> None:
     _add_calls_behind_dagsters_back(layer, *"abc")
     dead = layer.started_run(hours_ago=1)
-    _claim(layer, dead.run_id, "a", "b", lease=timedelta(seconds=0))
+    layer.hold(dead.run_id, "a", "b", lease=timedelta(seconds=0))
     result = layer.worker()
     assert result.success
     assert set(materializations(result)) == {"a", "b", "c"}
@@ -209,7 +202,7 @@ def test_a_dead_run_loses_its_claims_when_they_expire_and_is_reported_failed(
 def test_a_living_run_keeps_its_claims(layer: Layer, database_url: str) -> None:
     _add_calls_behind_dagsters_back(layer, *"abc")
     alive = layer.started_run()
-    _claim(layer, alive.run_id, "a", lease=timedelta(minutes=5))
+    layer.hold(alive.run_id, "a", lease=timedelta(minutes=5))
     result = layer.worker()
     assert set(materializations(result)) == {"b", "c"}
     assert layer.dagster_run(alive.run_id).status is dg.DagsterRunStatus.STARTED
