@@ -346,22 +346,19 @@ def test_a_stale_pid_file_does_not_stop_a_start(place: Place, whose: str) -> Non
     server.ensure_running()
     lines = (server.data_dir / "postmaster.pid").read_text().splitlines()
     server.stop()
-    with subprocess.Popen(["sleep", "1000"], **as_server_user()) as sleeper:
-        pid = {"ours": os.getpid(), "the server user's": sleeper.pid, "nobody's": 4_000_000}[whose]
-        lines[0] = str(pid)
-        user = server_user()
-        for stale in (
-            server.data_dir / "postmaster.pid",
-            server.socket_dir / ".s.PGSQL.5432.lock",
-        ):
-            stale.write_text("\n".join(lines) + "\n")
-            os.chown(stale, user.pw_uid, user.pw_gid)
-        assert not server.is_running()
-        assert server.stop() is False
-        assert server.ensure_running() is True
-        assert server.stop() is True
-        assert sleeper.poll() is None, "a process that is not the server's was ended"
-        sleeper.kill()
+    sleeper = subprocess.Popen(["sleep", "1000"], text=True, **as_server_user())
+    place.starters.append(sleeper)
+    pid = {"ours": os.getpid(), "the server user's": sleeper.pid, "nobody's": 4_000_000}[whose]
+    lines[0] = str(pid)
+    user = server_user()
+    for stale in (server.data_dir / "postmaster.pid", server.socket_dir / ".s.PGSQL.5432.lock"):
+        stale.write_text("\n".join(lines) + "\n")
+        os.chown(stale, user.pw_uid, user.pw_gid)
+    assert not server.is_running()
+    assert server.stop() is False
+    assert server.ensure_running() is True
+    assert server.stop() is True
+    assert sleeper.poll() is None, "a process that is not the server's was ended"
 
 
 @pytest.mark.parametrize("content", ["", "not a number\n", "\0\n\n\n"])
@@ -413,20 +410,25 @@ def test_stop_does_not_wait_for_a_zombie(place: Place) -> None:
     assert process.status() == psutil.STATUS_ZOMBIE
 
 
-def busy_backend(server: EmbeddedPostgres) -> tuple[threading.Thread, psutil.Process]:
-    """A backend that computes for ever, and so does not see its postmaster die."""
+FOR_EVER = "DO $$ BEGIN LOOP END LOOP; END $$"
+
+
+def busy_backend(
+    server: EmbeddedPostgres, statement: str = FOR_EVER
+) -> tuple[threading.Thread, psutil.Process]:
+    """A backend that runs a statement; one that computes does not see its postmaster die."""
     pids: list[int] = []
 
     def loop() -> None:
         with contextlib.suppress(psycopg.OperationalError):
             connection = psycopg.connect(server.url(), autocommit=True)
             pids.append(connection.info.backend_pid)
-            connection.execute("DO $$ BEGIN LOOP END LOOP; END $$")
+            connection.execute(statement)
 
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=loop, daemon=True)
     thread.start()
-    active = "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'DO %' AND state='active'"
-    until(lambda: query(server, active))
+    others = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+    until(lambda: query(server, f"{others} AND pid <> pg_backend_pid()") == 1)
     return thread, psutil.Process(pids[0])
 
 
@@ -616,9 +618,16 @@ def test_the_log_quotes_nothing_that_was_said(place: Place) -> None:
     ):
         with pytest.raises(psycopg.Error, match=r"SECRET|said"):
             write(server, statement)
+    for end in ("SELECT pg_terminate_backend({})", "COPY (SELECT 1) TO PROGRAM 'kill -9 {}'"):
+        thread, backend = busy_backend(server, "SELECT 'SECRET', pg_sleep(1000)")
+        with contextlib.suppress(psycopg.OperationalError):  # a crash ends all connections
+            write(server, end.format(backend.pid))
+        thread.join()
+        server.ensure_running()
     server.stop()
     log = server.log_file.read_text()
-    assert "shutting down" in log
+    assert "terminating connection" in log
+    assert "terminated by signal 9" in log
     assert "SECRET" not in log
 
 
@@ -798,12 +807,23 @@ def test_root_without_ptrace_rights_as_in_a_container_can_do_it_all(place: Place
         "    process.cwd()\n"
         "except psutil.AccessDenied:\n"
         "    print('denied', flush=True)\n"
-        "process.kill()\n"
+        "print(server.ensure_running(), flush=True)\n"
+        "sys.stdin.readline()\n"
         "print(server.ensure_running(), server.stop(), server.is_running(), flush=True)\n"
     )
     starter = place.python(code, server, prefix=["setpriv", "--bounding-set=-sys_ptrace"])
     assert answer(starter) == "denied"
+    assert answer(starter) == "False"
+    thread, backend = busy_backend(server)
+    killed = postmaster(server)
+    killed.kill()
+    until(lambda: gone(killed))
+    assert starter.stdin is not None
+    starter.stdin.write("go\n")
+    starter.stdin.flush()
     assert answer(starter) == "True True False"
+    assert gone(backend)
+    thread.join()
 
 
 @as_root
