@@ -255,7 +255,7 @@ def _report(scores: Sequence[Score]) -> None:
             f"{score.strict_at_1:.1f}",
             f"{score.strict_at_5:.1f}",
         )
-    Console().print(table)
+    Console(width=120).print(table)  # names and columns whole, also in a log
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "retrieval.json").write_text(json.dumps([asdict(s) for s in scores], indent=2))
 
