@@ -11,6 +11,7 @@ from embedding_assets.engine.model import Recording, Segment
 MOST_SEGMENT_BYTES = 1_000_000
 MOST_ID_CHARACTERS = 255
 MOST_TITLE_CHARACTERS = 2_000
+MOST_NAME_CHARACTERS = 255
 MOST_SECONDS = 366 * 24 * 3600.0
 
 
@@ -37,12 +38,13 @@ class Notice(Rejection):
 
 
 class RefusedError(Exception):
-    """A field is not acceptable; the reader adds the place."""
+    """A field is not acceptable; the reader adds the place, and a format of lines the line."""
 
-    def __init__(self, field: str | None, reason: str) -> None:
+    def __init__(self, field: str | None, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.field = field
         self.reason = reason
+        self.line = line
 
 
 def mapping(value: Any, field: str | None) -> dict[str, Any]:
@@ -86,6 +88,14 @@ def text(value: Any, field: str, *, most_bytes: int = MOST_SEGMENT_BYTES) -> str
 def optional_text(value: Any, field: str) -> str | None:
     """A text, or nothing."""
     return text(value, field, most_bytes=MOST_SEGMENT_BYTES) or None if value is not None else None
+
+
+def optional_name(value: Any, field: str) -> str | None:
+    """A person's name or address on one line, or nothing; white space alone is nothing."""
+    name = " ".join((optional_text(value, field) or "").split())
+    if len(name) > MOST_NAME_CHARACTERS:
+        raise RefusedError(field, f"is longer than {MOST_NAME_CHARACTERS} characters")
+    return name or None
 
 
 def recording_id(value: Any, field: str = "recording_id") -> str:

@@ -40,32 +40,33 @@ def recording(meeting: dict[str, Any]) -> Recording:
         recorded_at=recorded_at,
         duration_seconds=duration,
         url=checks.optional_text(meeting.get("url") or meeting.get("share_url"), "url"),
-        recorded_by_name=checks.optional_text(by.get("name"), "recorded_by.name"),
-        recorded_by_email=checks.optional_text(by.get("email"), "recorded_by.email"),
+        recorded_by_name=checks.optional_name(by.get("name"), "recorded_by.name"),
+        recorded_by_email=checks.optional_name(by.get("email"), "recorded_by.email"),
     )
 
 
-def _invitees(value: Any) -> dict[str, str]:
+def _invitees(given: Any) -> dict[str, str]:
     """Names by e-mail address."""
-    invitees = checks.sequence(value or [], "calendar_invitees")
-    return {
-        each["email"]: each["name"]
-        for each in invitees
-        if isinstance(each, dict)
-        and isinstance(each.get("email"), str)
-        and isinstance(each.get("name"), str)
-    }
+    names: dict[str, str] = {}
+    for position, value in enumerate(checks.sequence(given or [], "calendar_invitees")):
+        field = f"calendar_invitees[{position}]"
+        each = checks.mapping(value, field)
+        email = checks.optional_name(each.get("email"), f"{field}.email")
+        name = checks.optional_name(each.get("name"), f"{field}.name")
+        if email and name:
+            names[email] = name
+    return names
 
 
 def _segment(position: int, value: Any, names: dict[str, str]) -> Segment:
     field = f"transcript[{position}]"
     each = checks.mapping(value, field)
     speaker = checks.mapping(each.get("speaker") or {}, f"{field}.speaker")
-    email = checks.optional_text(
+    email = checks.optional_name(
         speaker.get("matched_calendar_invitee_email"),
         f"{field}.speaker.matched_calendar_invitee_email",
     )
-    name = checks.optional_text(speaker.get("display_name"), f"{field}.speaker.display_name")
+    name = checks.optional_name(speaker.get("display_name"), f"{field}.speaker.display_name")
     return checks.segment(
         position,
         name or names.get(email or "") or email,

@@ -27,8 +27,8 @@ def recording(record: dict[str, Any]) -> Recording:
         recorded_at=checks.moment(record.get("recorded_at"), "recorded_at"),
         duration_seconds=checks.seconds(record.get("duration"), "duration"),
         url=checks.optional_text(record.get("url"), "url"),
-        recorded_by_name=checks.optional_text(by.get("name"), "recorded_by.name"),
-        recorded_by_email=checks.optional_text(by.get("email"), "recorded_by.email"),
+        recorded_by_name=checks.optional_name(by.get("name"), "recorded_by.name"),
+        recorded_by_email=checks.optional_name(by.get("email"), "recorded_by.email"),
     )
 
 
@@ -37,10 +37,10 @@ def _segment(position: int, value: Any) -> Segment:
     each = checks.mapping(value, field)
     return checks.segment(
         position,
-        checks.optional_text(each.get("speaker"), f"{field}.speaker"),
+        checks.optional_name(each.get("speaker"), f"{field}.speaker"),
         checks.required(each, "text", f"{field}.text"),
         start=checks.seconds(each.get("start"), f"{field}.start"),
         end=checks.seconds(each.get("end"), f"{field}.end"),
-        email=checks.optional_text(each.get("email"), f"{field}.email"),
+        email=checks.optional_name(each.get("email"), f"{field}.email"),
         field=field,
     )

@@ -1,7 +1,9 @@
 import gzip
 import io
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedding_assets.engine.model import Recording, Segment
-from embedding_assets.importers import Notice, Rejection, read
+from embedding_assets.importers import Notice, Rejection, read, reading
 from embedding_assets.samples import shipped
 from embedding_assets.samples.generate import generate, write_jsonl
 
@@ -171,14 +173,15 @@ def test_a_cue_that_cannot_be_read_is_not_dropped_in_silence(tmp_path: Path) -> 
     )
     (rejection,) = read([path])
     assert isinstance(rejection, Rejection)
-    assert "2 cues" in rejection.reason
+    assert rejection.place == f"{path}:6"
+    assert "arrow" in rejection.reason
 
 
 NAN = '{"recording_id": 1, "title": "x", "segments": [{"text": "a", "start": NaN}]}'
 DEEP = "[" * 100_000
 BAD_LINES = {
     "not JSON": ('{"recording_id": 1,', None, "not JSON"),
-    "no object": ("[1, 2]", None, "not an object"),
+    "no object": ("12", None, "not an object"),
     "a missing id": (json.dumps({"title": "x", "segments": []}), "recording_id", "missing"),
     "a missing title": (json.dumps({"recording_id": 1, "segments": []}), "title", "missing"),
     "missing segments": (json.dumps({"recording_id": 1, "title": "x"}), "segments", "missing"),
@@ -300,6 +303,163 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert len(items) >= len(paths)
     for path in paths:
         assert any(str(path) in str(item) for item in items)
+
+
+def _page(*ids: str) -> dict[str, Any]:
+    return {"items": [{**MEETING, "recording_id": each} for each in ids]}
+
+
+def test_pages_and_arrays_one_a_line_are_all_read(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "pages.json", _page("a", "b"), [_record(recording_id="c")], _page("d"), _record()
+    )
+    assert [r.recording_id for r in _recordings(path)] == ["a", "b", "c", "d", "100000001"]
+
+
+@pytest.mark.parametrize("name", ["calls.json", "calls.jsonl", "calls"])
+@pytest.mark.parametrize("first", ["{oops", "\n\n", '{"recording_id": 1', "\ufeff"])
+def test_a_bad_first_line_does_not_cost_the_others(tmp_path: Path, name: str, first: str) -> None:
+    path = tmp_path / name
+    good = [json.dumps(_record(recording_id=each)) for each in "ab"]
+    path.write_text("\n".join([first, *good]) if first != "\ufeff" else first + "\n".join(good))
+    items = list(read([path]))
+    assert [item.recording_id for item in items if isinstance(item, Recording)] == ["a", "b"]
+    rejected = [item.place for item in items if isinstance(item, Rejection)]
+    assert rejected == ([f"{path}:1"] if first.startswith("{") else [])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda items: json.dumps(items, indent=2),
+        lambda items: "[\n" + ",\n".join(map(json.dumps, items)) + "\n]\n",
+        lambda items: "[" + "\n,".join(map(json.dumps, items)) + "]",
+        lambda items: '{"items": [\n' + ", \n".join(map(json.dumps, items)) + "\n]}",
+    ],
+    ids=["indented", "an element a line", "commas in front", "a page"],
+)
+@pytest.mark.parametrize("name", ["calls.json", "calls"])
+def test_one_document_over_several_lines(tmp_path: Path, name: str, layout: Any) -> None:
+    path = tmp_path / name
+    path.write_text(layout([_record(recording_id=each) for each in "abc"]))
+    assert [r.recording_id for r in _recordings(path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["calls.jsonl", "calls.json"])
+def test_a_line_beyond_the_bound_is_rejected_and_lines_are_still_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(reading, "MOST_LINE_BYTES", 500)
+    long = _record(title="x" * 3_000_000)
+    records = [long, _record(recording_id="a"), long, _record(recording_id="b")]
+    items = list(read([_write(tmp_path / name, *records)]))
+    assert [getattr(item, "place", None) for item in items] == [
+        f"{tmp_path / name}:1",
+        None,
+        f"{tmp_path / name}:3",
+        None,
+    ]
+
+
+def test_a_document_beyond_the_bound_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_LINE_BYTES", 500)
+    path = tmp_path / "calls.json"
+    path.write_text(json.dumps([_record(title="x" * 100)] * 9, indent=1))
+    (rejection,) = read([path])
+    assert isinstance(rejection, Rejection)
+    assert "JSON lines" in rejection.reason
+
+
+def test_bad_names_of_invitees_and_speakers_do_not_reach_the_database(tmp_path: Path) -> None:
+    invitee = {"email": "bo@example.com", "name": "B\0o"}
+    long = {"display_name": "A" * 256}
+    meetings = [
+        {**MEETING, "calendar_invitees": [invitee]},
+        {**MEETING, "transcript": [{"speaker": long, "text": "hi"}]},
+        {**MEETING, "transcript": [{"speaker": {"display_name": " A\n B "}, "text": "hi"}]},
+    ]
+    path = tmp_path / "page.json"
+    path.write_text(json.dumps({"items": meetings}))
+    *rejected, found = read([path])
+    assert [getattr(item, "field", None) for item in rejected] == [
+        "calendar_invitees[0].name",
+        "transcript[0].speaker.display_name",
+    ]
+    assert isinstance(found, Recording)
+    assert found.segments[0].speaker == "A B"
+
+
+def test_a_folder_that_may_not_be_listed_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:  # nobody may not go through pytest's own folders
+        folder, closed = Path(name), Path(name, "closed")
+        folder.chmod(0o755)
+        _write(folder / "a.jsonl", _record())
+        closed.mkdir(mode=0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may list anything
+        try:
+            recording, rejection = read([folder])
+        finally:
+            os.seteuid(user)
+    assert isinstance(recording, Recording)
+    assert isinstance(rejection, Rejection)
+    assert rejection.place == str(closed)
+
+
+def test_pipes_in_a_folder_do_not_hang_and_broken_links_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("nowhere")
+    _write(tmp_path / "c.jsonl", _record())
+    rejection, recording = read([tmp_path])
+    assert isinstance(rejection, Rejection)
+    assert rejection.place == str(tmp_path / "b.jsonl")
+    assert isinstance(recording, Recording)
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n.txt"))
+    path.write_text("no transcript")
+    for rejection in read([path, Path("a\0b.jsonl"), Path("x" * 5000)]):
+        assert isinstance(rejection, Rejection)
+        assert str(rejection).encode()
+        assert "\n" not in str(rejection)
+
+
+def test_a_file_named_twice_is_rejected_the_second_time(tmp_path: Path) -> None:
+    path = tmp_path / "call.srt"
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nAnn: hi\n")
+    _, rejection = read([path, path])
+    assert isinstance(rejection, Rejection)
+
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
+_NAMES = _TEXTS.map(lambda name: " ".join(name.split())).filter(bool)
+_TIMES = st.none() | st.floats(0, 86_400)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.none() | _NAMES, _TEXTS, _TIMES), min_size=1),
+    st.integers() | st.from_regex(r"[\w-]{1,40}", fullmatch=True),
+    st.booleans(),
+)
+def test_what_is_written_as_json_lines_is_read_back(
+    tmp_path: Path, spoken: list[Any], recording_id: int | str, escaped: bool
+) -> None:
+    spoken = [("Ann", "something", 0.0), *spoken]
+    segments = [{"speaker": name, "text": text, "start": start} for name, text, start in spoken]
+    record = _record(recording_id=recording_id, segments=segments)
+    path = tmp_path / "calls.jsonl"
+    path.write_text(json.dumps(record, ensure_ascii=escaped) + "\n", encoding="utf-8")
+    recording = list(read([path]))[-1]
+    assert isinstance(recording, Recording)
+    assert recording.recording_id == str(recording_id)
+    assert recording.segments == [
+        Segment(position, name, text, start) for position, (name, text, start) in enumerate(spoken)
+    ]
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
