@@ -45,8 +45,9 @@ START_AND_STAY = START + "sys.stdin.read()\n"
 class Place:
     """A temporary folder that all may enter; the servers made in it are stopped at the end."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, template: Path) -> None:
         self.root = root
+        self.template = template
         self.system = root / "system"
         self.servers: list[EmbeddedPostgres] = []
         self.starters: list[subprocess.Popen[str]] = []
@@ -54,6 +55,14 @@ class Place:
     def server(self, name: str = "home") -> EmbeddedPostgres:
         server = EmbeddedPostgres(self.root / name, system_folder=self.system)
         self.servers.append(server)
+        return server
+
+    def running(self, name: str = "home") -> EmbeddedPostgres:
+        """A server that was initialised and started; a copy, because initdb syncs to disk."""
+        server = self.server(name)
+        server.home.mkdir(parents=True)
+        subprocess.run(["cp", "-a", self.template, server.home / "postgres"], check=True)
+        assert server.ensure_running() is True
         return server
 
     def python(
@@ -84,11 +93,26 @@ class Place:
         shutil.rmtree(self.root)
 
 
+def folder_for_all() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ep-", dir="/tmp")).resolve()
+    folder.chmod(0o711)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """A data folder whose server was shut down."""
+    home = folder_for_all()
+    server = EmbeddedPostgres(home)
+    server.ensure_running()
+    server.stop()
+    yield server.data_dir
+    shutil.rmtree(home)
+
+
 @pytest.fixture
-def place() -> Iterator[Place]:
-    root = Path(tempfile.mkdtemp(prefix="ep-", dir="/tmp")).resolve()
-    root.chmod(0o711)
-    place = Place(root)
+def place(template: Path) -> Iterator[Place]:
+    place = Place(folder_for_all(), template)
     yield place
     place.close()
 
@@ -171,8 +195,7 @@ def test_the_first_call_starts_and_the_next_ones_attach(place: Place) -> None:
 
 
 def test_data_survive_a_stop(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     write(server, "CREATE TABLE kept AS SELECT 7 AS n")
     server.stop()
     assert server.ensure_running() is True
@@ -185,8 +208,7 @@ def test_stopping_what_never_ran_creates_nothing(place: Place) -> None:
 
 
 def test_stop_does_not_wait_for_clients(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     with contextlib.suppress(psycopg.OperationalError), psycopg.connect(server.url()) as client:
         client.execute("CREATE TABLE open_transaction ()")
         assert server.stop() is True
@@ -225,8 +247,7 @@ def test_no_network_port_is_open(server: EmbeddedPostgres) -> None:
 
 
 def test_a_settings_change_by_hand_outlives_a_restart(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     write(server, "ALTER SYSTEM SET max_connections = 31")
     server.stop()
     server.ensure_running()
@@ -234,9 +255,7 @@ def test_a_settings_change_by_hand_outlives_a_restart(place: Place) -> None:
 
 
 def test_two_homes_do_not_disturb_each_other(place: Place) -> None:
-    one, two = place.server("one"), place.server("two")
-    one.ensure_running()
-    two.ensure_running()
+    one, two = place.running("one"), place.running("two")
     write(one, "CREATE TABLE mine ()")
     assert query(two, "SELECT to_regclass('mine') IS NULL")
     one.stop()
@@ -342,8 +361,7 @@ def test_the_url_is_independent_of_the_environment(
 
 @pytest.mark.parametrize("whose", ["ours", "the server user's", "nobody's"])
 def test_a_stale_pid_file_does_not_stop_a_start(place: Place, whose: str) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     lines = (server.data_dir / "postmaster.pid").read_text().splitlines()
     server.stop()
     sleeper = subprocess.Popen(["sleep", "1000"], text=True, **as_server_user())
@@ -363,16 +381,14 @@ def test_a_stale_pid_file_does_not_stop_a_start(place: Place, whose: str) -> Non
 
 @pytest.mark.parametrize("content", ["", "not a number\n", "\0\n\n\n"])
 def test_a_damaged_pid_file_does_not_stop_a_start(place: Place, content: str) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     server.stop()
     (server.data_dir / "postmaster.pid").write_text(content)
     assert server.ensure_running() is True
 
 
 def test_a_live_server_is_found_whatever_its_pid_file_says(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     process = postmaster(server)
     (server.data_dir / "postmaster.pid").write_text(f"{os.getpid()}\n")
     assert server.ensure_running() is False
@@ -437,8 +453,7 @@ def test_a_killed_postmaster_is_replaced_although_a_backend_lives_on(
     place: Place, monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
     monkeypatch.setattr(embedded_postgres, "KILL_SECONDS", 0.5)
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     write(server, "CREATE TABLE kept AS SELECT 7 AS n")
     thread, backend = busy_backend(server)
     if stopped:
@@ -454,8 +469,7 @@ def test_a_killed_postmaster_is_replaced_although_a_backend_lives_on(
 
 
 def test_a_killed_server_is_replaced(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     write(server, "CREATE TABLE kept AS SELECT 7 AS n")
     root = postmaster(server)
     for process in [root, *root.children()]:
@@ -465,8 +479,7 @@ def test_a_killed_server_is_replaced(place: Place) -> None:
 
 
 def test_stop_ends_the_orphans_of_a_killed_postmaster(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     thread, backend = busy_backend(server)
     killed = postmaster(server)
     killed.kill()
@@ -474,6 +487,25 @@ def test_stop_ends_the_orphans_of_a_killed_postmaster(place: Place) -> None:
     server.stop()
     assert gone(backend)
     thread.join()
+
+
+def test_stop_ends_a_server_that_does_not_shut_down(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = place.running()
+    write(server, "CREATE TABLE kept AS SELECT 7 AS n")
+    thread, backend = busy_backend(server)
+    backend.suspend()  # the postmaster waits for it
+    monkeypatch.setattr(embedded_postgres, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(embedded_postgres, "KILL_SECONDS", 0.5)
+    process = postmaster(server)
+    assert server.stop() is True
+    assert gone(process)
+    assert gone(backend)
+    thread.join()
+    monkeypatch.undo()
+    assert server.ensure_running() is True
+    assert query(server, "SELECT n FROM kept") == 7
 
 
 @pytest.mark.parametrize("initdb_too", [False, True])
@@ -496,8 +528,7 @@ def test_a_start_killed_during_initdb_leaves_nothing_in_the_way(
 def test_a_frozen_server_is_reported_and_not_killed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     monkeypatch.setattr(embedded_postgres, "CONNECT_SECONDS", 2)  # libpq's minimum
     monkeypatch.setattr(embedded_postgres, "READY_SECONDS", 0.0)
     process = postmaster(server)
@@ -509,8 +540,7 @@ def test_a_frozen_server_is_reported_and_not_killed(
 
 
 def test_a_call_waits_while_somebody_else_starts_the_server(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     process = postmaster(server)
     process.suspend()
     with ThreadPoolExecutor(1) as pool:
@@ -521,16 +551,14 @@ def test_a_call_waits_while_somebody_else_starts_the_server(place: Place) -> Non
 
 
 def test_a_removed_socket_is_mended(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     shutil.rmtree(server.socket_dir)
     assert server.ensure_running() is True
     server.ensure_database("works")
 
 
 def test_a_server_whose_folder_was_deleted_does_not_disturb_the_next(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     old = postmaster(server)
     shutil.rmtree(server.home)
     assert server.ensure_running() is True
@@ -539,8 +567,7 @@ def test_a_server_whose_folder_was_deleted_does_not_disturb_the_next(place: Plac
 
 
 def test_a_moved_home_is_reported_and_can_be_stopped(place: Place) -> None:
-    before = place.server("before")
-    before.ensure_running()
+    before = place.running("before")
     write(before, "CREATE TABLE kept ()")
     process = postmaster(before)
     before.home.rename(place.root / "after")
@@ -557,8 +584,7 @@ def test_whoever_listens_at_our_socket_is_not_pushed_aside(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_postgres, "CONNECT_SECONDS", 2)
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     server.stop()
     path = server.socket_dir / ".s.PGSQL.5432"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -571,8 +597,7 @@ def test_whoever_listens_at_our_socket_is_not_pushed_aside(
 
 
 def test_a_setting_that_postgres_refuses_is_named(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     server.stop()
     with (server.data_dir / "postgresql.conf").open("a") as conf:
         conf.write("no_such_setting = 1\n")
@@ -607,8 +632,7 @@ def test_an_uninstalled_wheel_is_a_clear_error(
 
 
 def test_the_log_quotes_nothing_that_was_said(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     write(server, "CREATE TABLE said (words text UNIQUE CHECK (words <> 'SECRET'))")
     for statement in (
         "INSERT INTO said VALUES ('SECRET')",
@@ -618,15 +642,17 @@ def test_the_log_quotes_nothing_that_was_said(place: Place) -> None:
     ):
         with pytest.raises(psycopg.Error, match=r"SECRET|said"):
             write(server, statement)
-    for end in ("SELECT pg_terminate_backend({})", "COPY (SELECT 1) TO PROGRAM 'kill -9 {}'"):
+    for number, report in (
+        (signal.SIGTERM, "terminating connection"),
+        (signal.SIGKILL, "all server processes terminated; reinitializing"),
+    ):
         thread, backend = busy_backend(server, "SELECT 'SECRET', pg_sleep(1000)")
-        with contextlib.suppress(psycopg.OperationalError):  # a crash ends all connections
-            write(server, end.format(backend.pid))
+        backend.send_signal(number)
         thread.join()
-        server.ensure_running()
-    server.stop()
+        while report not in server.log_file.read_text():
+            threading.Event().wait(0.005)
+        until(server.is_running)
     log = server.log_file.read_text()
-    assert "terminating connection" in log
     assert "terminated by signal 9" in log
     assert "SECRET" not in log
 
@@ -634,8 +660,7 @@ def test_the_log_quotes_nothing_that_was_said(place: Place) -> None:
 def test_the_log_is_bounded_while_the_server_runs(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     written = server.log_file.read_text()
     monkeypatch.setattr(embedded_postgres, "LOG_BYTES", 10)
     server.ensure_running()
@@ -844,8 +869,7 @@ def test_a_plain_user_starts_a_server_that_root_can_use_and_stop(place: Place) -
 
 @as_root
 def test_a_plain_user_is_told_whose_server_it_is(place: Place) -> None:
-    server = place.server()
-    server.ensure_running()
+    server = place.running()
     code = (
         "from embedding_assets.engine.errors import ConfigurationError\n"
         "try:\n"
