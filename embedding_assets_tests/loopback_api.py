@@ -11,9 +11,9 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 import socket
 import threading
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +57,7 @@ class Stats:
     inputs: Counter[str] = field(default_factory=Counter)  # texts answered, by hash
     tokens: int = 0
     most_at_once: int = 0
+    last_headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def sent_twice(self) -> list[str]:
@@ -150,6 +151,8 @@ class LoopbackAPI:
             await _send(send, 404, _error("no such path"))
             return
         self.stats.requests += 1
+        headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"]}
+        self.stats.last_headers = headers
         request = json.loads(body)
         given = request["input"]
         inputs = [given] if isinstance(given, str) else given
@@ -158,7 +161,7 @@ class LoopbackAPI:
         fault = self._fault(inputs)
         if fault is not None and await self._fail(fault, send):
             return
-        refusal = self._refusal(scope, request, inputs)
+        refusal = self._refusal(headers, request, inputs)
         if refusal is not None:
             await _send(send, *refusal)
             return
@@ -199,9 +202,9 @@ class LoopbackAPI:
         return True
 
     def _refusal(
-        self, scope: Any, request: dict[str, Any], inputs: Sequence[Any]
+        self, headers: dict[str, str], request: dict[str, Any], inputs: Sequence[Any]
     ) -> tuple[int, bytes] | None:
-        key = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
+        key = headers.get("authorization", "").removeprefix("Bearer ")
         if self._api_key is not None and key != self._api_key:
             text = f"Incorrect API key provided: {key}"  # OpenAI's answer quotes it too
             return 401, _error(text, code="invalid_api_key")
@@ -222,7 +225,7 @@ class LoopbackAPI:
                 if as_base64
                 else vector.tolist(),
             }
-            for index, vector in enumerate(embedding(text, dimensions) for text in inputs)
+            for index, vector in enumerate(embeddings(inputs, dimensions))
         ]
         tokens = sum(map(count_tokens, inputs))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -242,20 +245,37 @@ def _are_acceptable(inputs: Sequence[Any]) -> bool:
 
 def embedding(text: str, dimensions: int) -> NDArray[np.float32]:
     """The vector of a text: of length 1, near to those of texts with the same words."""
-    words = Counter("".join(c if c.isalnum() else " " for c in text.lower()).split())
-    total = np.zeros(dimensions, np.float32)
-    for word, times in words.items():
-        total += _direction(word, dimensions) * np.float32(times)
-    if not total.any():
-        total = _direction(text, dimensions).copy()
-    unit: NDArray[np.float32] = total / np.linalg.norm(total)
-    return unit
+    vector: NDArray[np.float32] = embeddings([text], dimensions)[0]
+    return vector
 
 
-@lru_cache(maxsize=50_000)
-def _direction(word: str, dimensions: int) -> NDArray[np.float32]:
-    random = np.random.default_rng(zlib.crc32(word.encode()))
-    return random.standard_normal(dimensions).astype(np.float32)
+def embeddings(texts: Sequence[str], dimensions: int) -> NDArray[np.float32]:
+    """The vectors of texts, shape (texts, dimensions).
+
+    A word adds or subtracts 1 at eight places of its own: a sparse random projection of the text's
+    words, quick enough that load tests measure the client.
+    """
+    words = [_WORD.findall(text.lower()) or [text] for text in texts]
+    raw = b"".join(_places(word) for each in words for word in each)
+    places = np.frombuffer(raw, "<u4").reshape(-1, 8)
+    rows = np.repeat(np.arange(len(texts)) * dimensions, [len(each) for each in words])
+    cells = rows[:, None] + places // 2 % dimensions
+    signs = np.where(places % 2, 1.0, -1.0)
+    total = np.bincount(cells.ravel(), signs.ravel(), len(texts) * dimensions)
+    vectors: NDArray[np.float32] = total.reshape(len(texts), dimensions).astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1)
+    vectors[lengths == 0, 0] = 1.0  # all words cancelled each other
+    lengths[lengths == 0] = 1.0
+    vectors /= lengths[:, None]
+    return vectors
+
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+@lru_cache(maxsize=200_000)
+def _places(word: str) -> bytes:
+    return hashlib.blake2b(word.encode(), digest_size=32).digest()
 
 
 def _error(message: str, *, code: str | None = None, param: str | None = None) -> bytes:

@@ -1,3 +1,4 @@
+import logging
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,7 @@ PASSING = {
     ),
     "a rate limit with nonsense": Fault(status=429, headers={"retry-after": "soon"}),
     "a conflict": Fault(status=409),
+    "a model that failed": Fault(status=424),
     "a server error": Fault(status=500),
     "a bad gateway": Fault(status=502),
     "an overload": Fault(status=503),
@@ -81,6 +83,9 @@ PASSING = {
     "another JSON": Fault(body=b'{"data": [{"index": 0}]}'),
     "too few vectors": Fault(body=b'{"data": []}'),
     "a list": Fault(body=b"[]"),
+    "a vector for each word": Fault(body=b'{"data": [{"index": 0, "embedding": [[1.0]]}]}'),
+    "no base64": Fault(body=b'{"data": [{"index": 0, "embedding": "AAA-_w=="}]}'),
+    "another index": Fault(body=b'{"data": [{"index": 1, "embedding": [1.0]}]}'),
 }
 
 
@@ -132,8 +137,13 @@ CONFIGURATION = {
     "a refused key": (Fault(status=401), "OPENAI_API_KEY"),
     "a forbidden key": (Fault(status=403), "OPENAI_API_KEY"),
     "a used-up quota": (Fault(status=429, code="insufficient_quota"), "quota"),
+    "an unpaid bill": (Fault(status=429, code="billing_not_active"), "quota"),
+    "a used-up credit": (Fault(status=402), "quota"),
     "an unknown model": (Fault(status=404, code="model_not_found"), "EMBEDDING_MODEL"),
+    "a model this key may not use": (Fault(status=403, code="model_not_found"), "EMBEDDING_MODEL"),
     "a wrong path": (Fault(status=404), "/v1"),
+    "a web page in its place": (Fault(status=405), "/v1"),
+    "a proxy that wants a password": (Fault(status=407), "OPENAI_BASE_URL"),
     "refused dimensions": (Fault(status=400, param="dimensions"), "EMBEDDING_DIMENSIONS"),
 }
 
@@ -147,6 +157,13 @@ def test_a_configuration_error_names_the_setting_and_is_not_retried(
     with pytest.raises(ConfigurationError, match=setting):
         _embedder(api).embed(["a text"])
     assert api.stats.requests == 1
+
+
+@pytest.mark.parametrize("status", [301, 302])
+def test_a_url_that_leads_elsewhere_is_named(api: LoopbackAPI, status: int) -> None:
+    api.faults = [Fault(status=status, headers={"location": api.base_url + "/elsewhere"})]
+    with pytest.raises(ConfigurationError, match="OPENAI_BASE_URL leads on"):
+        _embedder(api).embed(["a text"])
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -166,6 +183,83 @@ def test_neither_key_nor_text_is_in_an_error(api: LoopbackAPI) -> None:
     assert caught.value.__context__ is None
     for secret in (wrong, text):
         assert secret not in shown
+
+
+def test_half_a_surrogate_pair_is_invalid_input_and_not_sent(api: LoopbackAPI) -> None:
+    embedder = _embedder(api)
+    text = "said in private \udcff"
+    assert embedder.planned_tokens(text) >= len(text)
+    with pytest.raises(InvalidInputError) as caught:
+        embedder.embed(["a text", text])
+    # An encoding error holds the whole text.
+    assert caught.value.__context__ is None
+    assert api.stats.requests == 0
+
+
+def test_a_password_in_the_url_is_used_and_not_logged(
+    api: LoopbackAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = api.base_url.replace("://", "://user:p%40ss-word@")
+    with caplog.at_level(logging.DEBUG), pytest.raises(ConfigurationError) as caught:
+        _embedder(api, base_url=url).embed(["a text"])  # the server wants the key
+    assert api.stats.last_headers["authorization"] == "Basic dXNlcjpwQHNzLXdvcmQ="
+    assert "HTTP Request" in caplog.text
+    for shown in (caplog.text, str(caught.value)):
+        assert "ss-word" not in shown
+
+
+def test_what_the_client_finds_in_the_environment_changes_neither_server_nor_account(
+    api: LoopbackAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-another")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-another")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer another\nX-Team: blue")
+    assert _embedder(api).embed(["a text"]).requests == 1
+    assert "another" not in str(api.stats.last_headers)
+    assert api.stats.last_headers["x-team"] == "blue"
+    assert OpenAIEmbedder(api_key=KEY).price_per_million_tokens == 0.02
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:80/v1",
+        "http://",
+        "ftp://127.0.0.1/v1",
+        "http://user:s3cret/x@127.0.0.1/v1",
+        "http://[::1/v1",
+    ],
+)
+def test_a_url_that_is_none_is_named_and_not_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="OPENAI_BASE_URL") as caught:
+        OpenAIEmbedder(api_key=KEY, base_url=url)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("key", ["sk-two lines\nof it", "sk-two parts", "sk-quote\u2019"])
+def test_a_key_that_can_be_none_is_named_and_not_quoted(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY") as caught:
+        OpenAIEmbedder(api_key=key)
+    assert "sk-" not in str(caught.value)
+
+
+def test_spaces_around_key_and_url_do_not_matter(api: LoopbackAPI) -> None:
+    embedder = _embedder(api, api_key=f" {KEY}\n", base_url=f" {api.base_url}/ \n")
+    assert embedder.embed(["a text"]).requests == 1
+
+
+def test_unknown_models_get_batches_that_small_servers_take(api: LoopbackAPI) -> None:
+    assert _embedder(api, model="own", dimensions=1536).limits.max_inputs == 32
+    assert _embedder(api).limits.max_inputs == 2_048
+
+
+def test_only_a_known_model_is_asked_for_dimensions(api: LoopbackAPI) -> None:
+    # The server would shorten its vectors.
+    with pytest.raises(ConfigurationError, match="1536"):
+        _embedder(api, model="own", dimensions=256).embed(["a text"])
 
 
 def test_vectors_of_another_length_name_the_setting(api: LoopbackAPI) -> None:
@@ -189,6 +283,8 @@ def test_a_missing_key_and_unknown_dimensions_are_named() -> None:
         OpenAIEmbedder(api_key=KEY, model="own")
     with pytest.raises(ConfigurationError, match="EMBEDDING_DIMENSIONS"):
         OpenAIEmbedder(api_key=KEY, model="text-embedding-ada-002", dimensions=256)
+    with pytest.raises(ConfigurationError, match="1536 at most"):
+        OpenAIEmbedder(api_key=KEY, dimensions=3072)
 
 
 def test_prices_are_openais_only_at_openai() -> None:

@@ -2,18 +2,18 @@
 
 import base64
 import email.utils
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
 import openai
 import tenacity
+from pydantic_core import from_json
 
 from embedding_assets.engine.embedders import Embedded, RequestLimits, Vectors
 from embedding_assets.engine.errors import (
@@ -26,9 +26,12 @@ from embedding_assets.engine.errors import (
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_INPUTS = 2_048
 MAX_TOKENS = 300_000
-# Servers that this project does not know take at least this, most of them more.
+# What a batch may hold on text-embeddings-inference as it comes, the strictest of the common ones.
+UNKNOWN_MODEL_INPUTS = 32
+# Long enough for the default chunk; small models take 512, and their users must say so.
 UNKNOWN_MODEL_INPUT_TOKENS = 2_048
 CONCURRENCY = 4
+NO_CREDIT = {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,12 @@ class Retries:
 class OpenAIEmbedder:
     """One model at one server; `embed` packs nothing and splits nothing, it asks once per call.
 
+    Of the environment it reads only what the client adds by itself: `OPENAI_CUSTOM_HEADERS`
+    (though not their `Authorization`) and the proxy variables.
+
     Raises:
-        ConfigurationError: the key is missing, or an unknown model comes without dimensions.
+        ConfigurationError: the key is missing or cannot be one, the URL is none, or the dimensions
+            are missing or more than the model has.
     """
 
     def __init__(
@@ -77,37 +84,23 @@ class OpenAIEmbedder:
         timeout: float = 60.0,
         retries: Retries | None = None,
     ) -> None:
-        if not api_key:
-            raise ConfigurationError(
-                "OPENAI_API_KEY is not set: put the key into .env; a server that needs none takes"
-                " any text"
-            )
+        self._api_key = _checked_key(api_key)
+        self._url = _checked_url(base_url or OPENAI_URL)
         known = KNOWN_MODELS.get(model)
-        if known is None and dimensions is None:
-            raise ConfigurationError(
-                f"EMBEDDING_DIMENSIONS is not set, and the model {model!r} is not one of"
-                f" {', '.join(KNOWN_MODELS)}: set it to the length of the model's vectors"
-            )
-        self._api_key = api_key
-        self._base_url = (base_url or OPENAI_URL).rstrip("/")
+        self.dimensions: int = _checked_dimensions(model, known, dimensions)
         self._model = model
         self._timeout = timeout
         self._retries = retries or Retries()
         self._closed = threading.Event()
-        self.dimensions: int = dimensions or (known.dimensions if known else 0)
-        if known and not known.takes_dimensions and self.dimensions != known.dimensions:
-            raise ConfigurationError(
-                f"EMBEDDING_DIMENSIONS={self.dimensions}, but {model} has {known.dimensions} and"
-                " no other: remove the setting"
-            )
+        self._first_use = threading.Lock()
         # Other servers often refuse the parameter; theirs is only checked.
-        self._asks_dimensions = bool(known and known.takes_dimensions and dimensions)
+        self._asks_dimensions = known is not None and self.dimensions != known.dimensions
         self.model = f"openai/{model}/{self.dimensions}"
         self.price_per_million_tokens: float | None = price_per_million_tokens
-        if price_per_million_tokens is None and known and self._base_url == OPENAI_URL:
+        if price_per_million_tokens is None and known and self._url.geturl() == OPENAI_URL:
             self.price_per_million_tokens = known.price_per_million_tokens
         self.limits = RequestLimits(
-            max_inputs=MAX_INPUTS,
+            max_inputs=MAX_INPUTS if known else UNKNOWN_MODEL_INPUTS,
             max_tokens=MAX_TOKENS,
             max_input_tokens=max_input_tokens
             or (known.max_input_tokens if known else UNKNOWN_MODEL_INPUT_TOKENS),
@@ -115,8 +108,12 @@ class OpenAIEmbedder:
         )
 
     def planned_tokens(self, text: str) -> int:
-        """UTF-8 bytes: a byte-level BPE never makes more tokens, nor does WordPiece."""
-        return len(text.encode())
+        """UTF-8 bytes, and two that other models add at the ends.
+
+        A byte-level BPE never makes more tokens than bytes, nor does WordPiece, nor SentencePiece,
+        whose smallest pieces are bytes.
+        """
+        return len(text.encode(errors="surrogatepass")) + 2
 
     def close(self) -> None:
         """Ends waiting between retries; calls that wait fail."""
@@ -130,6 +127,8 @@ class OpenAIEmbedder:
             ConfigurationError: key, model, dimensions, quota or URL; the text names the mend.
             InvalidInputError: the server refuses one of the texts.
         """
+        if not all(map(_is_unicode, texts)):
+            raise InvalidInputError("a text is not valid Unicode: it holds half a surrogate pair")
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_passing),
             wait=self._wait,
@@ -151,24 +150,41 @@ class OpenAIEmbedder:
 
     @cached_property
     def _client(self) -> openai.OpenAI:
-        return openai.OpenAI(
+        # Without user and password, which the HTTP library's log would show.
+        place = self._url._replace(netloc=self._url.netloc.rpartition("@")[2])
+        client = openai.OpenAI(
             api_key=self._api_key,
-            base_url=self._base_url,
-            timeout=self._timeout,
+            base_url=place.geturl(),
+            timeout=openai.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
             max_retries=0,  # the client would retry a used-up quota too
+            default_headers={"Authorization": self._authorization},
         )
+        # The client takes these from the environment, where no setting of this project is.
+        client.organization = client.project = None
+        return client
+
+    @property
+    def _authorization(self) -> str:
+        """The key, or what the URL says in its place."""
+        if self._url.username is None:
+            return f"Bearer {self._api_key}"
+        pair = f"{unquote(self._url.username)}:{unquote(self._url.password or '')}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     def _ask(self, texts: Sequence[str]) -> tuple[Vectors, int]:
         """One request; vectors of shape (texts, whatever the server gives)."""
-        answer = self._client.embeddings.with_raw_response.create(
+        with self._first_use:
+            client = self._client  # one for all threads
+        answer = client.embeddings.with_raw_response.create(
             model=self._model,
             input=list(texts),
             encoding_format="base64",
             dimensions=self.dimensions if self._asks_dimensions else openai.omit,
         )
-        # Parsed here: the client would check every float of the answer against its types.
+        # Parsed here: the client would check every float of the answer against its types, and
+        # takes twenty times as long for servers that do not know base64.
         try:
-            body = json.loads(answer.http_response.content)
+            body = from_json(answer.http_response.content)
             ordered = sorted(body["data"], key=lambda each: int(each["index"]))
             if [int(each["index"]) for each in ordered] != list(range(len(texts))):
                 raise _BadAnswerError("it is not one vector for each text")
@@ -192,9 +208,7 @@ class OpenAIEmbedder:
     @property
     def _place(self) -> str:
         """Host and port, without what else a URL may hold."""
-        parts = urlsplit(self._base_url)
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.hostname or 'the server'}{port}"
+        return self._url.netloc.rpartition("@")[2]
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         exponential = tenacity.wait_random_exponential(
@@ -225,26 +239,32 @@ class OpenAIEmbedder:
             return ConfigurationError(f"{said}: {mend}")
         if _is_passing(error):
             return TransientError(f"{said}, and did so again when asked again")
-        return InvalidInputError(f"{said}: the model refuses this input")
+        if error.status_code in {400, 413, 422}:
+            return InvalidInputError(f"{said}: the model refuses this input")
+        return ConfigurationError(f"{said}: check OPENAI_BASE_URL")
 
     def _mend(self, error: openai.APIStatusError) -> str | None:
         """Which setting is wrong, if one is."""
         mends = (
-            (error.status_code in {401, 403}, "OPENAI_API_KEY is refused; set a valid key"),
-            (
-                error.code == "insufficient_quota",
-                "the quota of OPENAI_API_KEY is used up; raise it or set another key",
-            ),
             (
                 error.code == "model_not_found" or error.param == "model",
-                f"EMBEDDING_MODEL={self._model} is not known there",
+                f"EMBEDDING_MODEL={self._model} is not known there, or not for this OPENAI_API_KEY",
+            ),
+            (error.status_code in {401, 403}, "OPENAI_API_KEY is refused; set a valid key"),
+            (
+                error.status_code == 402 or error.code in NO_CREDIT,
+                "the quota of OPENAI_API_KEY is used up; raise it or set another key",
             ),
             (
                 error.param == "dimensions",
                 f"EMBEDDING_DIMENSIONS={self.dimensions} is refused for {self._model}",
             ),
             (
-                error.status_code == 404,
+                bool(error.response.history),
+                "OPENAI_BASE_URL leads on to another address; set it to that one (https?)",
+            ),
+            (
+                error.status_code in {404, 405},
                 "no embeddings API at OPENAI_BASE_URL, which usually ends in /v1; or"
                 f" EMBEDDING_MODEL={self._model} is not known there",
             ),
@@ -256,19 +276,84 @@ class _BadAnswerError(Exception):
     """The server said yes, and then something that is no answer."""
 
 
+def _checked_key(key: str) -> str:
+    key = key.strip()
+    if not key:
+        raise ConfigurationError(
+            "OPENAI_API_KEY is not set: put the key into .env; a server that needs none takes"
+            " any text"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            "OPENAI_API_KEY holds a space, a line break or a letter that no key has: copy it again"
+        )
+    return key
+
+
+def _checked_url(url: str) -> SplitResult:
+    """The URL in parts, without spaces or slashes at its end. No error quotes it: passwords."""
+    try:
+        parts = urlsplit(url.strip().rstrip("/"))
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ConfigurationError(
+            "OPENAI_BASE_URL is not a URL like https://host/v1 or http://host:port/v1"
+        )
+    return parts
+
+
+def _checked_dimensions(model: str, known: KnownModel | None, dimensions: int | None) -> int:
+    if known is None:
+        if dimensions is None:
+            raise ConfigurationError(
+                f"EMBEDDING_DIMENSIONS is not set, and the model {model!r} is not one of"
+                f" {', '.join(KNOWN_MODELS)}: set it to the length of the model's vectors"
+            )
+        return dimensions
+    if dimensions is None:
+        return known.dimensions
+    if dimensions > known.dimensions:
+        raise ConfigurationError(
+            f"EMBEDDING_DIMENSIONS={dimensions}, but {model} has {known.dimensions} at most:"
+            " lower or remove the setting"
+        )
+    if dimensions != known.dimensions and not known.takes_dimensions:
+        raise ConfigurationError(
+            f"EMBEDDING_DIMENSIONS={dimensions}, but {model} has {known.dimensions} and"
+            " no other: remove the setting"
+        )
+    return dimensions
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has a UTF-8 form; half a surrogate pair has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _decoded(embedding: Any) -> Vectors:
     """One vector, from base64 or, from servers that do not know that, from a list of numbers."""
     if isinstance(embedding, str):
-        return np.frombuffer(base64.b64decode(embedding), "<f4").astype(np.float32, copy=False)
-    return np.array(embedding, np.float32)
+        raw = base64.b64decode(embedding, validate=True)
+        return np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
+    vector = np.array(embedding, np.float32)
+    if vector.ndim != 1:
+        raise _BadAnswerError("it is not one vector for each text")
+    return vector
 
 
 def _is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed in a moment."""
     if isinstance(error, openai.APIStatusError):
-        if error.code == "insufficient_quota":
+        if error.code in NO_CREDIT:
             return False
-        return error.status_code in {408, 409, 425, 429} or error.status_code >= 500
+        # 424 is text-embeddings-inference's word for a model that failed.
+        return error.status_code in {408, 409, 424, 425, 429} or error.status_code >= 500
     return isinstance(error, openai.APIConnectionError | _BadAnswerError)
 
 
