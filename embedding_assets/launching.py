@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from embedding_assets.engine.queue import LEASE
 from embedding_assets.jobs import embed_due_recordings, embed_recording, embed_recordings
 from embedding_assets.settings import Settings
 from embedding_assets.workers import Worker, living
@@ -20,7 +19,9 @@ UNFINISHED = [
 ]
 
 
-def living_workers(instance: dg.DagsterInstance, holders: Collection[str]) -> list[str]:
+def living_workers(
+    settings: Settings, instance: dg.DagsterInstance, holders: Collection[str]
+) -> list[str]:
     """Ids of the worker runs that can be working; `holders` have leases that have not run out."""
     records = instance.get_run_records(
         dg.RunsFilter(job_name=embed_recordings.name, statuses=UNFINISHED)
@@ -32,7 +33,7 @@ def living_workers(instance: dg.DagsterInstance, holders: Collection[str]) -> li
         )
         for record in records
     ]
-    return living(workers, holders, datetime.now(UTC), LEASE)
+    return living(workers, holders, datetime.now(UTC), settings.lease)
 
 
 def worker_request(settings: Settings, *, run_key: str | None = None) -> dg.RunRequest:

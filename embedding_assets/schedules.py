@@ -25,7 +25,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         """Pressing "test" changes nothing."""
         with engine.database() as database, database.transaction(snapshot=True) as connection:
             work = queue.work_waiting(connection)
-        living = living_workers(context.instance, work.holders)
+        living = living_workers(settings, context.instance, work.holders)
         wanted = workers_wanted(work.due, len(living), settings.max_workers)
         if not wanted:
             return dg.SkipReason(f"{work.due} recordings due, {len(living)} workers alive")

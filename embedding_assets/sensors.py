@@ -53,12 +53,14 @@ def discover_recordings(
         recording_ids, context.instance.get_dynamic_partitions(RECORDINGS), work.held
     )
     # More workers than the first are the schedule's business.
-    start = workers_wanted(work.due, len(living_workers(context.instance, work.holders)), most=1)
+    settings = Settings()
+    living = living_workers(settings, context.instance, work.holders)
+    start = workers_wanted(work.due, len(living), most=1)
     if not any(changes) and not start:
         return dg.SkipReason("every recording is a partition, and none waits for a worker")
     return dg.SensorResult(
         dynamic_partitions_requests=_requests(changes),
-        run_requests=[worker_request(Settings())] if start else [],
+        run_requests=[worker_request(settings)] if start else [],
     )
 
 

@@ -1,6 +1,7 @@
 """Every environment variable, typed, in one place."""
 
 import re
+from datetime import timedelta
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -55,12 +56,18 @@ class Settings(BaseSettings):
     recover_dead_letters_cron: str = "0 */6 * * *"
     sweep_vectors_cron: str = "17 3 * * *"
     max_workers: int = Field(default=2, ge=1, le=100)
+    lease_seconds: int = Field(default=300, ge=1)
     worker_seconds: int = Field(default=3600, ge=1)
 
     @cached_property
     def home(self) -> Path:
         """The one folder that holds everything written at run time, absolute."""
         return self.embedding_assets_home.expanduser().resolve()
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim lasts without being renewed."""
+        return timedelta(seconds=self.lease_seconds)
 
     @classmethod
     def settings_customise_sources(

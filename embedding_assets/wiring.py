@@ -163,7 +163,7 @@ def open_session(
     """
     embedder = build_embedder(settings)
     with open_database(settings) as database:
-        claims = Claims(database, run_id)
+        claims = Claims(database, run_id, settings.lease)
         run = EmbeddingRun(
             database,
             embedder,
