@@ -41,7 +41,9 @@ def import_recordings(
             try:
                 upserted = upsert(database, item)
             except InvalidInputError as error:
-                report.rejected.append(Rejection("", None, str(error), item.recording_id))
+                report.rejected.append(
+                    Rejection(f"recording {item.recording_id}", None, str(error), item.recording_id)
+                )
                 continue
             report.imported += upserted is Upserted.IMPORTED
             report.unchanged += upserted is Upserted.UNCHANGED
