@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.instance.ref import InstanceRef  # no public way to an instance from a dict
 
@@ -13,21 +14,29 @@ from embedding_assets.embed import TRANSCRIPT_CHUNKS
 from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.queue import Claims
+from embedding_assets.migrations import migrate
 from embedding_assets.partitions import RECORDINGS, recordings
 from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.settings import Settings
 from embedding_assets_tests.engine.conftest import add_call, rows
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 Tick = Callable[..., Any]
 
+DATABASE = "dagster_layer"
+DAGSTER_DATABASE = "dagster_layer_storage"
 DIMENSIONS = 64
 MARKER = "unacceptable"
-EMPTY_DAGSTER_STORAGE = """
-    DO $$ DECLARE tables text; BEGIN
-        SELECT string_agg(quote_ident(tablename), ', ') INTO tables FROM pg_tables
-        WHERE schemaname = 'public'
-            AND tablename NOT IN ('alembic_version', 'secondary_indexes', 'instance_info');
-        EXECUTE 'TRUNCATE ' || tables;
+# A database for each test would take a second each; these are emptied instead.
+# To delete a few rows is quicker than to truncate, which makes new files for every table.
+EMPTY = """
+    DO $$ DECLARE name text; BEGIN
+        SET LOCAL session_replication_role = replica;  -- no trigger queues what is deleted
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+            CONTINUE WHEN name IN ('embedding_assets_version', 'alembic_version',
+                                   'secondary_indexes', 'instance_info');
+            EXECUTE format('DELETE FROM %I', name);
+        END LOOP;
     END $$
 """
 RANGE_START = "dagster/asset_partition_range_start"
@@ -45,20 +54,36 @@ def shared_instance(
     server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance with its storage on the tests' server."""
-    name = "dagster_of_the_tests"
-    server.ensure_database(name)
+    server.ensure_database(DAGSTER_DATABASE)
     folder = tmp_path_factory.mktemp("dagster")
-    with _open_instance(server.url(name), folder) as instance:
+    with _open_instance(server.url(DAGSTER_DATABASE), folder) as instance:
         yield instance
 
 
 @pytest.fixture
-def instance(shared_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+def instance(
+    server: EmbeddedPostgres, shared_instance: dg.DagsterInstance
+) -> Iterator[dg.DagsterInstance]:
     """The instance, with no runs, events, ticks or partitions in it."""
     yield shared_instance
-    storage: Any = shared_instance.run_storage
-    with storage.connect() as connection:
-        connection.exec_driver_sql(EMPTY_DAGSTER_STORAGE)
+    with psycopg.connect(server.url(DAGSTER_DATABASE)) as connection:
+        connection.execute(EMPTY)
+
+
+@pytest.fixture(scope="session")
+def shared_database_url(server: EmbeddedPostgres) -> str:
+    """The URL of a migrated database for all tests here."""
+    server.ensure_database(DATABASE)
+    migrate(server.url(DATABASE))
+    return server.url(DATABASE)
+
+
+@pytest.fixture
+def database_url(shared_database_url: str) -> Iterator[str]:
+    """The URL of the migrated database, with nothing in it."""
+    yield shared_database_url
+    with psycopg.connect(shared_database_url) as connection:
+        connection.execute(EMPTY)
 
 
 @pytest.fixture
@@ -73,8 +98,8 @@ def environment(
 ) -> pytest.MonkeyPatch:
     """The settings of these tests, whatever the developer's environment and `.env` say."""
     monkeypatch.setattr("embedding_assets.settings.ENV_FILE", tmp_path / "no.env")
-    for name in ("EMBEDDING_MODEL", "MAX_WORKERS", "WORKER_SECONDS", "EMBEDDING_CONCURRENCY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
     for name, value in {
         "DATABASE_URL": database_url,
         "EMBEDDING_ASSETS_HOME": str(tmp_path),
@@ -164,7 +189,7 @@ class Layer:
     def hold(self, run_id: str, *recording_ids: str, lease: timedelta) -> None:
         """Claims that a run holds; with a lease of no time, one that died."""
         claims = Claims(self.database, run_id, lease)
-        assert [c.recording_id for c in claims.these(recording_ids) if c] == list(recording_ids)
+        assert {c.recording_id for c in claims.these(recording_ids) if c} == set(recording_ids)
 
     def dagster_run(self, run_id: str) -> dg.DagsterRun:
         """The run as the instance has it now."""
