@@ -55,7 +55,6 @@ class Checkout:
         env: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program of the virtual environment in the copy's root."""
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         result = subprocess.run(
             [str(BIN / program), *map(str, arguments)],
             input=given,
@@ -64,13 +63,23 @@ class Checkout:
             check=False,
             timeout=120,
             cwd=self.folder,
-            env={
-                **inherited,
-                "PYTHONPATH": str(self.folder),
-                "NO_COLOR": "1",
-                **self.environment,
-                **env,
-            },
+            env=self._environment(env),
         )
         assert result.returncode == code, f"{arguments}: {result.stdout}\n{result.stderr}"
         return result
+
+    def start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts a program in a process group of its own, and says nothing of how it ends."""
+        return subprocess.Popen(
+            [str(BIN / program), *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=self.folder,
+            env=self._environment({}),
+        )
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        own = {"PYTHONPATH": str(self.folder), "NO_COLOR": "1"}
+        return {**inherited, **own, **self.environment, **env}

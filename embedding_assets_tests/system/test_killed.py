@@ -1,19 +1,26 @@
 """Processes killed anywhere: nothing is lost, or paid for twice, and nobody sees a part."""
 
+import os
 import random
+import signal
+import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine import queue
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.importers.upsert import upsert
 from embedding_assets.samples.generate import generate
+from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.engine.conftest import rows
 from embedding_assets_tests.loopback_api import LoopbackAPI, text_hash
 from embedding_assets_tests.system.conftest import engine_environment, engine_process
@@ -52,6 +59,15 @@ def _version(database: Database, recording_id: str) -> tuple[str, tuple[str, ...
     )
     assert transcript is not None
     return recording_id, tuple(chunk.content_hash.hex() for chunk in transcript.chunks)
+
+
+def _published(database: Database) -> set[tuple[str, tuple[str, ...]]]:
+    """What readers see of every recording."""
+    query = (
+        "SELECT recording_id, array_agg(encode(content_hash, 'hex') ORDER BY chunk_index)"
+        " AS hashes FROM transcript_chunks GROUP BY recording_id"
+    )
+    return {(row.recording_id, tuple(row.hashes)) for row in rows(database, query)}
 
 
 def _stored(database: Database) -> set[str]:
@@ -112,18 +128,71 @@ def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
     assert rows(database, "SELECT status, count(*) FROM embedding_queue GROUP BY 1") == [
         ("completed", RECORDINGS)
     ]
-    published = {
-        (row.recording_id, tuple(row.hashes))
-        for row in rows(
-            database,
-            "SELECT recording_id, array_agg(encode(content_hash, 'hex') ORDER BY chunk_index)"
-            " AS hashes FROM transcript_chunks GROUP BY recording_id",
-        )
-    }
+    published = _published(database)
     assert published == {_version(database, each.recording_id) for each in recordings}
     assert {text for _, hashes in published for text in hashes} <= _stored(database)
     assert len(reader.seen) > 2 * RECORDINGS
     assert reader.seen <= versions
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ten_killed_dagster_runs_lose_nothing(
+    server: EmbeddedPostgres,
+    database: Database,
+    database_url: str,
+    api: LoopbackAPI,
+    tmp_path: Path,
+) -> None:
+    random_ = random.Random(21)
+    api.latency = 1.0
+    for recording in generate(RECORDINGS, 1, seed=4):
+        upsert(database, recording)
+    storage = "killed_dagster_storage"
+    server.ensure_database(storage)
+    environment = engine_environment(
+        database_url,
+        api,
+        LEASE_SECONDS="1",
+        EMBEDDING_ASSETS_HOME=str(tmp_path / "home"),
+        DAGSTER_PG_URL=server.url(storage).replace("postgresql:", "postgresql+psycopg2:", 1),
+    )
+    checkout = Checkout(tmp_path, **environment)
+    checkout("init")
+    again: Counter[str] = Counter()
+    every = [each.recording_id for each in rows(database, "SELECT recording_id FROM fathom_calls")]
+    for _ in range(10):
+        for recording_id in every:
+            _edit(database, random_, recording_id)
+        stored, sent = _stored(database), Counter(api.stats.inputs)
+        process = checkout.start("embedding-assets", "run")
+        # Into the run, which takes some seconds to begin.
+        _wait_for_work(api, process)
+        time.sleep(random_.uniform(0.0, 1.6))
+        with suppress(ProcessLookupError):  # some get to their end
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        again.update({text for text in api.stats.inputs - sent if text in stored})
+        _make_due(database)
+    time.sleep(1.1)  # the last lease
+    stored, sent = _stored(database), Counter(api.stats.inputs)
+    api.latency = 0.0
+    checkout("run", "--json")
+    again.update({text for text in api.stats.inputs - sent if text in stored})
+    assert again == Counter()
+    assert rows(database, "SELECT status, count(*) FROM embedding_queue GROUP BY 1") == [
+        ("completed", RECORDINGS)
+    ]
+    assert {text for _, hashes in _published(database) for text in hashes} <= _stored(database)
+
+
+def _wait_for_work(api: LoopbackAPI, process: subprocess.Popen[bytes]) -> None:
+    before = api.stats.requests
+    deadline = time.monotonic() + 60
+    while api.stats.requests == before:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _make_due(database: Database) -> None:
