@@ -77,16 +77,16 @@ def run_session(
     failed: list[Outcome] = []
     try:
         with engine.session(
-            context.run_id, lane=config.lane, insert_batch=config.insert_batch
+            context.run.run_id, lane=config.lane, insert_batch=config.insert_batch
         ) as session:
             session.take_over(config.take_over)
             try:
                 yield from _events(context.log, embed(session), failed)
             finally:
-                _report_dead(context.instance, session.dead_runs - {context.run_id})
+                _report_dead(context.instance, session.dead_runs - {context.run.run_id})
     except ConfigurationError as error:
         # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
-        context.instance.add_run_tags(context.run_id, {ERROR_KIND_TAG: error.kind.value})
+        context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})
         raise _failure(f"configuration: {error}", kind=error.kind) from None
     except EmbeddingAssetsError as error:
         raise _failure(f"stopped: {error}", kind=error.kind) from None

