@@ -10,13 +10,17 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.model import Chunk, Segment
 from embedding_assets.engine.tokens import count
 
 LABEL_CHARACTERS = 80
-_SENTENCE = re.compile(r".+?(?:[.!?…。！？]+[\"'”’)\]]*(?=\s)|$)\s*|\s+", re.DOTALL)
+# Linear on any text, a megabyte of dots too: no match starts within a run, and none is taken back.
+_SENTENCE_END = re.compile(
+    r"""(?<![.!?…])[.!?…]++["'”’)\]]*+\s++ | [。！？]++["'”’」』)\]]*+\s*+""", re.VERBOSE
+)
 _WORD = re.compile(r"\s*\S+\s*")
 
 
@@ -141,7 +145,7 @@ def _tail(body: Sequence[_Piece], overlap: int) -> list[_Piece]:
 def _ending(piece: _Piece, room: int) -> _Piece | None:
     """The last whole sentences of a piece that fit."""
     text, tokens = "", 0
-    for sentence in reversed(_SENTENCE.findall(piece.text)):
+    for sentence in reversed(_sentences(piece.text)):
         longer = count(sentence + text)
         if longer > room:
             break
@@ -208,12 +212,18 @@ def _parts(text: str, whole: int, limit: int) -> Iterator[tuple[str, int]]:
     if tokens <= min(whole, limit):
         yield text, tokens
         return
-    for sentence in _SENTENCE.findall(text):
+    for sentence in _sentences(text):
         tokens = count(sentence)
         if tokens <= limit:
             yield sentence, tokens
         else:
             yield from _grouped(_WORD.findall(sentence) or [sentence], limit)
+
+
+def _sentences(text: str) -> list[str]:
+    """The text in sentences, to the last character."""
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    return [text[start:end] for start, end in pairwise(ends) if start < end]
 
 
 def _grouped(words: Iterable[str], limit: int) -> Iterator[tuple[str, int]]:

@@ -174,3 +174,13 @@ def test_sizes_that_do_not_fit_together_are_a_configuration_error(
 ) -> None:
     with pytest.raises(ConfigurationError, match="CHUNK_"):
         ChunkSettings(*sizes)
+
+
+HOSTILE = ["." * 200_000, "a." * 100_000, "?!" * 100_000 + "x", " " * 200_000 + "x", '."' * 100_000]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:3])
+def test_no_text_takes_more_than_linear_time(text: str) -> None:
+    chunks = list(chunk([Segment(0, "Ann", text)], DEFAULT))
+    assert "".join(_squeezed(each.text) for each in chunks).count(text.strip()[0]) > 0

@@ -190,6 +190,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=10)
 
 
+@pytest.fixture(scope="module")
+def page(system: System) -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def _look(system: System, page: Page, name: str, path: str, texts: list[str]) -> None:
+    """Opens a page, waits for what it must say, and keeps a picture of it."""
+    page.goto(f"http://127.0.0.1:{system.port}{path}", wait_until="domcontentloaded")
+    for text in texts:
+        page.get_by_text(text).first.wait_for()
+    page.screenshot(path=system.screenshots / f"{name}.png")
+
+
 def test_1_a_killed_worker_is_replaced_and_reported(system: System) -> None:
     def working() -> str:
         query = "SELECT DISTINCT claimed_by FROM embedding_queue WHERE status = 'processing'"
@@ -269,12 +290,8 @@ def test_4_work_was_done_by_a_handful_of_workers(system: System) -> None:
     assert len(workers) <= 25
 
 
-def test_5_a_backfill_of_all_partitions_finishes(system: System) -> None:
-    node = '{ assetNodeOrError(assetKey: {path: ["transcript_chunks"]}) { ... on AssetNode '
-    keys = system.graphql(node + "{ partitionKeys } } }")["assetNodeOrError"]["partitionKeys"]
-    assert len(keys) == RECORDINGS
-    system.api.faults = []
-    before = sum(system.api.stats.inputs.values())
+def _backfill(system: System, keys: list[str]) -> str:
+    """Launches what the button "Materialize" launches, and waits for its end."""
     launched = system.graphql(
         """mutation($keys: [String!]!) { launchPartitionBackfill(backfillParams: {
             assetSelection: [{path: ["transcript_chunks"]}], partitionNames: $keys
@@ -284,11 +301,41 @@ def test_5_a_backfill_of_all_partitions_finishes(system: System) -> None:
     query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
         ... on PartitionBackfill { status } } }"""
 
-    def status() -> str:
+    def ended() -> str:
         backfill = system.graphql(query, id=launched)["partitionBackfillOrError"]
-        return str(backfill["status"])
+        status = str(backfill["status"])
+        return status if status.startswith("COMPLETED") else ""
 
-    _until("the backfill", lambda: status() == "COMPLETED_SUCCESS", seconds=300)
+    return _until("the backfill", ended, seconds=300)
+
+
+def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
+    system: System, page: Page
+) -> None:
+    assert _backfill(system, [system.poisoned]) == "COMPLETED_FAILED"
+    (failed,) = [run for run in system.runs() if "dagster/backfill" in run["tags"]]
+    again = _until(
+        "its re-launch",
+        lambda: [
+            run
+            for run in system.runs()
+            if run["tags"].get("embedding_assets/relaunch_of") == failed["runId"]
+            and run["status"] == "FAILURE"
+        ],
+    )
+    assert [(run["jobName"], run["tags"]["dagster/partition"]) for run in again] == [
+        ("embed_recording", system.poisoned)
+    ]
+    _look(system, page, "failed", "/assets/transcript_chunks?view=partitions", ["Failed (1)"])
+
+
+def test_6_a_backfill_of_all_partitions_finishes(system: System) -> None:
+    node = '{ assetNodeOrError(assetKey: {path: ["transcript_chunks"]}) { ... on AssetNode '
+    keys = system.graphql(node + "{ partitionKeys } } }")["assetNodeOrError"]["partitionKeys"]
+    assert len(keys) == RECORDINGS
+    system.api.faults = []
+    before = sum(system.api.stats.inputs.values())
+    assert _backfill(system, keys) == "COMPLETED_SUCCESS"
     # All but the recording that was given up had their vectors.
     sent = sum(system.api.stats.inputs.values()) - before
     ((poisoned,),) = rows(
@@ -318,23 +365,7 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def page(system: System) -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
-
-
 @pytest.mark.parametrize("name", PAGES)
-def test_6_the_pages_show_it(system: System, page: Page, name: str) -> None:
+def test_7_the_pages_show_it(system: System, page: Page, name: str) -> None:
     path, texts = PAGES[name]
-    page.goto(f"http://127.0.0.1:{system.port}{path}", wait_until="domcontentloaded")
-    for text in texts:
-        page.get_by_text(text).first.wait_for()
-    page.screenshot(path=system.screenshots / f"{name}.png")
+    _look(system, page, name, path, texts)
