@@ -101,7 +101,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> tuple[ErrorKind | None, str] 
             text = data.user_failure_data.description or "the run failed"
             return (None if kind is None else ErrorKind(str(kind.value)), text)
         if data.error is not None:
-            return (None, data.error.message.strip())
+            cause = data.error.cause or data.error  # Dagster wraps what the op raised
+            return (None, cause.message.strip())
     return (None, "the run failed; see its page in the Dagster UI")
 
 
