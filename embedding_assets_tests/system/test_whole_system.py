@@ -52,6 +52,7 @@ class System:
     database: Database
     port: int
     poisoned: str
+    spoilt: str
     frail: list[str]
     killed_run: str = ""
     screenshots: Path = field(default_factory=Path)
@@ -138,7 +139,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             server = EmbeddedPostgres(folder / ".local")
             with Database(server.url(APPLICATION_DATABASE)) as database:
                 recordings = [recording.recording_id for recording in generate(RECORDINGS, 0, 9)]
-                running = System(api, database, port, recordings[7], recordings[20:25])
+                running = System(
+                    api, database, port, recordings[7], recordings[30], recordings[20:25]
+                )
                 running.screenshots = tmp_path_factory.mktemp("screenshots")
                 _until("the webserver", lambda: _answers(running))
                 _import(checkout, running)
@@ -313,7 +316,16 @@ def _backfill(system: System, keys: list[str]) -> str:
 def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
     system: System, page: Page
 ) -> None:
-    assert _backfill(system, [system.poisoned]) == "COMPLETED_FAILED"
+    spoilt = system.spoilt
+    with system.database.transaction() as connection:
+        # No trigger tells the workers: only the backfill takes it.
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute(
+            "UPDATE fathom_transcripts SET edited_text = %s"
+            " WHERE recording_id = %s AND position = 5",
+            [f"This is {POISON}.", spoilt],
+        )
+    assert _backfill(system, [spoilt]) == "COMPLETED_FAILED"
     (failed,) = [run for run in system.runs() if "dagster/backfill" in run["tags"]]
     again = _until(
         "its re-launch",
@@ -325,7 +337,7 @@ def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
         ],
     )
     assert [(run["jobName"], run["tags"]["dagster/partition"]) for run in again] == [
-        ("embed_recording", system.poisoned)
+        ("embed_recording", spoilt)
     ]
     _look(system, page, "failed", "/assets/transcript_chunks?view=partitions", ["Failed (1)"])
 
@@ -337,14 +349,14 @@ def test_6_a_backfill_of_all_partitions_finishes(system: System) -> None:
     system.api.faults = []
     before = sum(system.api.stats.inputs.values())
     assert _backfill(system, keys) == "COMPLETED_SUCCESS"
-    # All but the recording that was given up had their vectors.
+    # All but the two that the API refused had their vectors.
     sent = sum(system.api.stats.inputs.values()) - before
-    ((poisoned,),) = rows(
+    ((refused,),) = rows(
         system.database,
-        "SELECT chunk_count FROM embedding_queue WHERE recording_id = %s",
-        [system.poisoned],
+        "SELECT sum(chunk_count) FROM embedding_queue WHERE recording_id = ANY(%s)",
+        [[system.poisoned, system.spoilt]],
     )
-    assert sent <= poisoned
+    assert sent <= refused
     assert system.statuses() == {"completed": RECORDINGS}
 
 
