@@ -164,6 +164,64 @@ def search(question: str, limit: int, recording: str | None, as_json: bool) -> N
 
 
 @main.command()
+@click.argument("recording_ids", nargs=-1, metavar="[ID...]")
+@click.option("--dead-letters", is_flag=True, help="All dead letters.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also dead letters that used up their recoveries, and recordings that are completed.",
+)
+@click.option("--now", is_flag=True, help="Run through Dagster at once, and wait.")
+@_as_json
+@click.pass_context
+def retry(  # noqa: PLR0917  (click passes each option)
+    ctx: click.Context,
+    recording_ids: tuple[str, ...],
+    dead_letters: bool,
+    force: bool,
+    now: bool,
+    as_json: bool,
+) -> None:
+    """Make failed recordings due now, with all their attempts before them.
+
+    Says which were queued; the others are completed, being worked on, unknown, or (without
+    --force) wait for a person.
+    """
+    from embedding_assets.engine import queue  # noqa: PLC0415
+    from embedding_assets.wiring import open_database  # noqa: PLC0415
+
+    if not recording_ids and not dead_letters:
+        raise click.UsageError("name recordings, or say --dead-letters")
+    settings = Settings()
+    with open_database(settings) as database, database.transaction() as connection:
+        wanted = list(recording_ids)
+        if dead_letters:
+            wanted += queue.dead_letter_ids(connection)
+        queued = queue.retry(connection, wanted, force=force)
+    summary = _run(settings, small_batch=True) if now and queued else None
+    if as_json:
+        run_summary = None if summary is None else summary.as_dict()
+        click.echo(json.dumps({"queued": queued, "run": run_summary}, indent=2))
+    else:
+        _print_retry(settings, queued, len(set(wanted) - set(queued)), is_run=now)
+        if summary is not None:
+            _print_summary(summary)
+    ctx.exit(0 if summary is None or summary.success else FAILED)
+
+
+def _print_retry(settings: Settings, queued: list[str], missed: int, *, is_run: bool) -> None:
+    named = ", ".join(queued[:20]) + (" …" if len(queued) > 20 else "")
+    out.print(f"{len(queued)} queued: {named}" if queued else "nothing queued", markup=False)
+    if missed:
+        out.print(f"{missed} not queued: see embedding-assets status, or add --force")
+    if queued and not is_run:
+        out.print(
+            "they run at the schedule embed_pending's next tick"
+            f" ({settings.embed_pending_cron}), or with: embedding-assets run"
+        )
+
+
+@main.command()
 @_as_json
 def status(as_json: bool) -> None:
     """Show the queue: recordings by state, chunks, and what failed last."""

@@ -282,3 +282,17 @@ def test_what_is_stopped_starts_again_when_it_is_needed(cli: Checkout) -> None:
     assert "stopped" in cli("stop").stdout
     assert "was not running" in cli("stop").stdout
     assert _json(cli, "status")["by_status"] == before
+
+
+def test_retry_says_what_it_queued_and_now_runs_it(cli: Checkout, folder: Path) -> None:
+    path = folder / "again.jsonl"
+    path.write_text(_record("again-1", "The heron stands in the shallow water."))
+    cli("import", path)
+    cli("run")
+    assert _json(cli, "retry", "again-1") == {"queued": [], "run": None}
+    assert _json(cli, "retry", "again-1", "--force")["queued"] == ["again-1"]
+    cli("run")
+    done = _json(cli, "retry", "again-1", "--force", "--now")
+    assert (done["run"]["processed"], done["run"]["success"]) == (1, True)
+    assert done["run"]["chunks_embedded"] == 0
+    cli("retry", code=2)

@@ -82,3 +82,37 @@ def test_a_server_without_pgvector_is_named_as_what_is_missing(empty_database_ur
     url = empty_database_url.replace("postgres@", "nobody_special@")
     with pytest.raises(ConfigurationError, match="pgvector"):
         migrate(url)
+
+
+def test_a_source_table_that_lacks_columns_is_named_before_anything_is_made(
+    empty_database_url: str,
+) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE fathom_calls (recording_id bigint PRIMARY KEY, title text);"
+            "CREATE TABLE fathom_transcripts (recording_id bigint, position int, text text)"
+        )
+        with pytest.raises(ConfigurationError, match="edited_text, end_seconds, is_deleted"):
+            migrate(empty_database_url)
+        assert connection.execute("SELECT to_regclass('embedding_queue')").fetchone() == (None,)
+
+
+def test_source_tables_elsewhere_on_the_search_path_are_the_ones(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(
+            """
+            CREATE SCHEMA app;
+            CREATE TABLE fathom_calls (recording_id bigint PRIMARY KEY, title text);
+            CREATE TABLE fathom_transcripts (
+                recording_id bigint, position int, speaker_name text, start_seconds float8,
+                end_seconds float8, text text, edited_text text, is_deleted boolean);
+            DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = app, public',
+                                       current_database()); END $$
+            """
+        )
+    assert migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        tables = (
+            "SELECT to_regclass('app.fathom_calls') IS NULL, to_regclass('app.embedding_queue')"
+        )
+        assert connection.execute(tables).fetchone() == (True, "embedding_queue")

@@ -175,9 +175,10 @@ def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
         return ConfigurationError(f"{_NOT_MIGRATED} ({said})")
     if _UNCONFIGURED.has(state):
         return ConfigurationError(f"the database refused: {said}; check DATABASE_URL and grants")
-    if _REFUSED_DATA.has(state):
+    is_unreadable = not state and isinstance(error, psycopg.DataError)  # Python cannot hold it
+    if _REFUSED_DATA.has(state) or is_unreadable:
         # The server's message may quote the value, and the value may be what somebody said.
-        return InvalidInputError(f"the database refused the data (SQLSTATE {state})")
+        return InvalidInputError(f"the database refused the data (SQLSTATE {state or 'none'})")
     is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if _LATER.has(state) or is_lost:
         return TransientError(f"the database connection failed: {said}")

@@ -154,6 +154,7 @@ class EmbeddingRun:
         """Claims and reads recordings until enough waits to keep the requests full."""
         self._others_hold_the_rest = False
         while self._more and self._has_room() and not self._others_hold_the_rest:
+            self._claims.renew()
             try:
                 claim = next(claimed)
             except StopIteration:
@@ -193,7 +194,9 @@ class EmbeddingRun:
             stored = self._database.retrying(
                 lambda c: stored_hashes(c, self._embedder.model, chunks)
             )
-        except InvalidInputError as error:
+        except (ConfigurationError, TransientError):
+            raise
+        except EmbeddingAssetsError as error:  # this recording cannot be read; others can
             work.failure = error
             yield self._end(work, Result.FAILED)
             return
@@ -245,8 +248,8 @@ class EmbeddingRun:
                 store_vectors(
                     self._database, self._embedder.model, careful, batch, self._claims.renew
                 )
-        except TransientError:
-            raise  # the database is away: nothing can be written down about it either
+        except (ConfigurationError, TransientError):
+            raise  # no recording's fault; and with the database away, nothing can be written down
         except EmbeddingAssetsError as error:
             yield from self._give_up(inputs, error)
             return

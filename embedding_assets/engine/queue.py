@@ -86,11 +86,17 @@ class Claims:
 
     def release(self) -> None:
         """Gives back everything this run still holds, at no cost to the recordings."""
-        self._database.retrying(lambda c: sql.release(c, run_id=self.run_id))
+        self._database.retrying(
+            lambda c: sql.release(c, run_id=self.run_id, max_attempts=MAX_ATTEMPTS)
+        )
 
     def _expire(self, connection: Connection, dead_run: str | None = None) -> None:
         rows = sql.expire_claims(
-            connection, dead_run=dead_run, max_attempts=MAX_ATTEMPTS, error=_DIED
+            connection,
+            dead_run=dead_run,
+            run_id=self.run_id,
+            max_attempts=MAX_ATTEMPTS,
+            error=_DIED,
         )
         self.dead_runs.update(row.run_id for row in rows)
 

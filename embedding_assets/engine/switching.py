@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from psycopg import Rollback
+
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.packing import Input, Packer
@@ -60,8 +62,12 @@ def _fill(
 
 def _make_live(connection: Connection, model: str) -> bool:
     """Switches, unless a text was published meanwhile that the model has no vector of."""
-    if sql.count_chunks_without_vector(connection, model=model):
-        return False
-    sql.retire_live_model(connection)
-    sql.make_model_live(connection, model=model)
-    return True
+    # First the lock that publications share, then the count: what was being published is counted.
+    is_whole = False
+    with connection.transaction() as switch:
+        sql.retire_live_model(connection)
+        is_whole = not sql.count_chunks_without_vector(connection, model=model)
+        if not is_whole:
+            raise Rollback(switch)
+        sql.make_model_live(connection, model=model)
+    return is_whole

@@ -12,7 +12,7 @@ from importlib.resources import files
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, FixedLength, Sequence
 
 from embedding_assets.engine.errors import ConfigurationError
 
@@ -23,6 +23,7 @@ than that: words without a space (base64, a URL) count by their bytes, not as on
 VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 REMEMBERED_WORDS = 200_000
 UNKNOWN = "[UNK]"
+LONGEST_WORD = 100  # characters
 
 
 def count(text: str) -> int:
@@ -48,11 +49,12 @@ def wordpiece() -> Tokenizer:
             "the vocabulary of the offline model is damaged: install embedding-assets again"
         )
     vocabulary = {word: number for number, word in enumerate(data.decode().split("\n"))}
-    # Of a word longer than this nothing is seen; the usual 100 would lose whole URLs.
-    model = WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=4096)
+    # Longer words are cut in pieces of that length: WordPiece would see nothing of them, or take
+    # the square of their length in time.
+    model = WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.pre_tokenizer = Sequence([BertPreTokenizer(), FixedLength(LONGEST_WORD)])
     return tokenizer
 
 
@@ -61,7 +63,8 @@ class _Words(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         pieces = len(wordpiece().encode(word, add_special_tokens=False).ids)
-        self[word] = pieces
+        if len(word) <= LONGEST_WORD:
+            self[word] = pieces
         return pieces
 
 

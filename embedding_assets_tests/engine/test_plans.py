@@ -31,7 +31,7 @@ HASHES = [b"x" * 32, b"y" * 32]
 OFTEN: dict[str, dict[str, Any]] = {
     "claim_due": {"run_id": "run", "lease": timedelta(minutes=5), "limit": 20},
     "claim_these": {"run_id": "run", "lease": timedelta(minutes=5), "recording_ids": ["r1", "r2"]},
-    "expire_claims": {"dead_run": None, "max_attempts": 3, "error": "x"},
+    "expire_claims": {"dead_run": None, "run_id": "run", "max_attempts": 3, "error": "x"},
     "renew_leases": {"run_id": "run", "lease": timedelta(minutes=5)},
     "lock_claim": {"recording_id": "r1", "run_id": "run"},
     "held": {},

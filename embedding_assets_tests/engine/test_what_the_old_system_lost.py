@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from embedding_assets.engine import queue
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import Database, sql
 from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.queue import MAX_RECOVERIES, Claims
@@ -214,3 +214,52 @@ def test_an_edit_that_is_taken_back_costs_nothing(
     (outcome,) = embed()
     assert (outcome.result, outcome.figures.embedded) == (Result.PUBLISHED, 0)
     assert api.stats.requests == sent
+
+
+def test_a_recording_that_cannot_be_read_fails_alone(database: Database, embed: Embed) -> None:
+    with database.transaction() as connection:
+        for name in ("a", "b"):
+            add_call(connection, name, talk(name, 5))
+        connection.execute(
+            "UPDATE fathom_calls SET recorded_at = 'infinity' WHERE recording_id = 'a'"
+        )
+    results = {outcome.recording_id: outcome.result for outcome in embed()}
+    assert results == {"a": Result.FAILED, "b": Result.PUBLISHED}
+
+
+def test_a_recorders_open_transaction_stops_no_renewal_and_no_release(
+    database: Database, database_url: str
+) -> None:
+    with database.transaction() as connection:
+        for name in ("a", "b"):
+            add_call(connection, name, talk(name, 5))
+    claims = Claims(database, "run")
+    assert len([claim for claim in claims.these(["a", "b"]) if claim]) == 2
+    with Database(database_url) as recorder, recorder.transaction() as connection:
+        connection.execute(
+            "UPDATE fathom_transcripts SET edited_text = 'x' WHERE recording_id = 'a'"
+        )
+        with database.transaction() as own:
+            own.execute("SET LOCAL lock_timeout = '2s'")
+            assert sql.renew_leases(own, run_id="run", lease=timedelta(minutes=5)) == 1
+        claims.release()
+    states = dict(rows(database, "SELECT recording_id, status FROM embedding_queue"))
+    assert states == {"a": "processing", "b": "pending"}
+
+
+def test_a_configuration_error_costs_a_dead_letter_no_recovery(
+    database: Database, api: LoopbackAPI
+) -> None:
+    api.faults = [Fault(status=401)]
+    with database.transaction() as connection:
+        add_call(connection, "a", talk("a", 5))
+        connection.execute(
+            "UPDATE embedding_queue SET status = 'dead_letter', attempts = 3,"
+            " error_kind = 'transient', last_error = 'x', next_attempt_at = now()"
+        )
+    claims = Claims(database, "recovery")
+    run = EmbeddingRun(database, embedder_of(api), CHUNKING, claims)
+    with pytest.raises(ConfigurationError):
+        list(run.embed(claims.dead_letters()))
+    state = rows(database, "SELECT status, attempts, recoveries FROM embedding_queue")
+    assert state == [("dead_letter", 3, 0)]

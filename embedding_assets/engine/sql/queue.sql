@@ -118,8 +118,15 @@ RETURNING claimed.recording_id, claimed.attempts;
 
 -- name: renew_leases(lease, run_id)!
 -- Says that this run is alive.
-UPDATE embedding_queue SET lease_expires_at = now() + :lease
-WHERE status = 'processing' AND claimed_by = :run_id;
+-- In order, and past rows that a recorder's transaction holds: never wait for those.
+UPDATE embedding_queue AS renewed SET lease_expires_at = now() + :lease
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE status = 'processing' AND claimed_by = :run_id
+    ORDER BY recording_id
+    FOR UPDATE SKIP LOCKED
+) AS held
+WHERE renewed.recording_id = held.recording_id;
 
 -- name: lock_claim(recording_id, run_id)^
 -- Holds the queue row to the end of the transaction; no row when the claim is lost.
@@ -146,22 +153,31 @@ SET status = CASE WHEN attempts + 1 >= :max_attempts THEN 'dead_letter' ELSE 'fa
     error_kind = :error_kind, last_error = :error
 WHERE recording_id = :recording_id;
 
--- name: release(run_id)!
--- Gives back all that a run still holds; costs no attempt.
-UPDATE embedding_queue
-SET status = 'pending', claimed_by = NULL, lease_expires_at = NULL, next_attempt_at = now()
-WHERE status = 'processing' AND claimed_by = :run_id;
+-- name: release(run_id, max_attempts)!
+-- Gives back all that a run still holds, as it was; costs neither an attempt nor a recovery.
+UPDATE embedding_queue AS released
+SET status = CASE WHEN attempts >= :max_attempts THEN 'dead_letter' ELSE 'pending' END,
+    recoveries = CASE WHEN attempts >= :max_attempts THEN greatest(recoveries - 1, 0)
+                      ELSE recoveries END,
+    claimed_by = NULL, lease_expires_at = NULL
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE status = 'processing' AND claimed_by = :run_id
+    ORDER BY recording_id
+    FOR UPDATE SKIP LOCKED
+) AS held
+WHERE released.recording_id = held.recording_id;
 
 -- name: forget(recording_id)!
 -- Ends the claim on a recording whose call was deleted.
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 
--- name: expire_claims(dead_run, error, max_attempts)
+-- name: expire_claims(dead_run, run_id, error, max_attempts)
 -- Takes back what dead runs held, and one run that is known to be dead; a crash is an attempt.
 WITH dead AS (
     SELECT recording_id, claimed_by, started_at, attempts FROM embedding_queue
     WHERE status = 'processing'
-        AND (lease_expires_at < now() OR claimed_by = :dead_run)
+        AND (lease_expires_at < now() OR claimed_by = :dead_run) AND claimed_by <> :run_id
     FOR UPDATE SKIP LOCKED
 ), attempt AS (
     INSERT INTO embedding_attempts
@@ -221,7 +237,7 @@ SELECT count(*) FILTER (WHERE outcome <> 'failed') AS processed,
 FROM embedding_attempts WHERE run_id = :run_id;
 
 -- name: count_due()$
--- What a worker would find: due, left by a dead run, or never queued.
+-- What a worker would find: due, left by a dead run, never queued, or deleted untold.
 SELECT (
     SELECT count(*) FROM embedding_queue
     WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
@@ -232,6 +248,12 @@ SELECT (
     WHERE NOT EXISTS (
         SELECT FROM embedding_queue AS queued
         WHERE queued.recording_id = calls.recording_id::text)
+) + (
+    SELECT count(*) FROM embedding_queue AS queued
+    WHERE queued.status IN ('completed', 'dead_letter')
+        AND NOT EXISTS (
+            SELECT FROM fathom_calls AS calls
+            WHERE calls.recording_id::text = queued.recording_id)
 );
 
 -- name: held()

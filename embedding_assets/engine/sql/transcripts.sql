@@ -17,7 +17,7 @@ WHERE calls.recording_id = :recording_id;
 SELECT
     position,
     speaker_name,
-    coalesce(edited_text, text) AS text,
+    coalesce(edited_text, text, '') AS text,
     start_seconds,
     end_seconds
 FROM fathom_transcripts
@@ -26,13 +26,16 @@ ORDER BY position;
 
 -- name: transcript_version(recording_id)$
 -- A fingerprint of all that is read of one recording: equal if and only if nothing changed.
+-- Dates go in as epochs, which no time zone of a session changes.
 SELECT encode(sha256(convert_to(
-    (SELECT ROW(calls.title, to_jsonb(calls) ->> 'recorded_at', to_jsonb(calls) ->> 'created_at',
+    (SELECT ROW(calls.title,
+                extract(epoch FROM (to_jsonb(calls) ->> 'recorded_at')::timestamptz),
+                extract(epoch FROM (to_jsonb(calls) ->> 'created_at')::timestamptz),
                 to_jsonb(calls) ->> 'user_id')::text
      FROM fathom_calls AS calls
      WHERE calls.recording_id = :recording_id)
     || coalesce(
-        (SELECT string_agg(ROW(position, speaker_name, coalesce(edited_text, text),
+        (SELECT string_agg(ROW(position, speaker_name, coalesce(edited_text, text, ''),
                                start_seconds, end_seconds)::text, ',' ORDER BY position)
          FROM fathom_transcripts
          WHERE recording_id = :recording_id AND is_deleted IS NOT TRUE), ''),

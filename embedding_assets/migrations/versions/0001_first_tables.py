@@ -1,13 +1,16 @@
 """The first tables: sources, queue, attempts, models, vectors, chunks, index parts."""
 
+import sqlalchemy as sa
 from alembic import op
+
+from embedding_assets.engine.errors import ConfigurationError
 
 revision = "0001"
 down_revision = None
 
 # Recorders' tables. They may be there already, and may belong to somebody else.
-SOURCES = """
-CREATE TABLE IF NOT EXISTS fathom_calls (
+CALLS = """
+CREATE TABLE fathom_calls (
     recording_id text PRIMARY KEY CHECK (recording_id <> ''),
     user_id text,
     title text NOT NULL,
@@ -19,8 +22,10 @@ CREATE TABLE IF NOT EXISTS fathom_calls (
     recorded_by_email text,
     source_platform text
 );
+"""
 
-CREATE TABLE IF NOT EXISTS fathom_transcripts (
+TRANSCRIPTS = """
+CREATE TABLE fathom_transcripts (
     recording_id text NOT NULL REFERENCES fathom_calls ON DELETE CASCADE,
     position integer NOT NULL CHECK (position >= 0),
     speaker_name text,
@@ -33,6 +38,15 @@ CREATE TABLE IF NOT EXISTS fathom_transcripts (
     PRIMARY KEY (recording_id, position)
 );
 """
+
+SOURCES = {"fathom_calls": CALLS, "fathom_transcripts": TRANSCRIPTS}
+COLUMNS = {
+    "fathom_calls": ("recording_id", "title"),
+    "fathom_transcripts": (
+        "recording_id", "position", "speaker_name", "start_seconds", "end_seconds", "text",
+        "edited_text", "is_deleted",
+    ),
+}  # fmt: skip
 
 QUEUE = """
 CREATE TABLE embedding_queue (
@@ -263,9 +277,30 @@ END $$;
 """
 
 
+def _require_columns(table: str) -> None:
+    """A table that somebody else made must have what is read of it, before triggers read it."""
+    there = op.get_bind().scalars(
+        sa.text(
+            "SELECT attname FROM pg_attribute"
+            " WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
+        ),
+        {"name": table},
+    )
+    missing = sorted(set(COLUMNS[table]) - set(there))
+    if missing:
+        raise ConfigurationError(
+            f"the table {table} has no column {', '.join(missing)}: add what is missing, or let"
+            " search_path lead to the recorder's tables"
+        )
+
+
 def upgrade() -> None:
     """Creates the tables, and change tracking on source tables that this role owns."""
-    for statements in (SOURCES, QUEUE, VECTORS, TRACKING, PIN_SEARCH_PATH, TRIGGERS):
+    for table, statement in SOURCES.items():
+        if op.get_bind().scalar(sa.text(f"SELECT to_regclass('{table}') IS NULL")):
+            op.execute(statement)
+        _require_columns(table)
+    for statements in (QUEUE, VECTORS, TRACKING, PIN_SEARCH_PATH, TRIGGERS):
         op.execute(statements)
 
 
