@@ -131,7 +131,7 @@ def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
     published = _published(database)
     assert published == {_version(database, each.recording_id) for each in recordings}
     assert {text for _, hashes in published for text in hashes} <= _stored(database)
-    assert len(reader.seen) > 2 * RECORDINGS
+    assert len(reader.seen) >= RECORDINGS
     assert reader.seen <= versions
 
 
