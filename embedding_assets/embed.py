@@ -83,7 +83,7 @@ def run_session(
             try:
                 yield from _events(context.log, embed(session), failed)
             finally:
-                _report_dead(context.instance, session.dead_runs - {context.run.run_id})
+                _report_dead(context.instance, session.dead_runs)
     except ConfigurationError as error:
         # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
         context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})

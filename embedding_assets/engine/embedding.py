@@ -188,7 +188,7 @@ class EmbeddingRun:
                 lambda c: read_transcript(c, claim.recording_id, self._chunking), snapshot=True
             )
             if work.transcript is None:
-                yield self._end(work, Result.SOURCE_GONE)
+                yield self._end(work)
                 return
             chunks = {chunk.content_hash: chunk for chunk in work.transcript.chunks}
             stored = self._database.retrying(
@@ -198,7 +198,7 @@ class EmbeddingRun:
             raise
         except EmbeddingAssetsError as error:  # this recording cannot be read; others can
             work.failure = error
-            yield self._end(work, Result.FAILED)
+            yield self._end(work)
             return
         self._works.add(work)
         if len(chunks) > LARGE_RECORDING:
@@ -289,22 +289,17 @@ class EmbeddingRun:
         for work in works:
             if not work.waiting and work in self._works:
                 self._works.remove(work)
-                yield self._end(work, Result.FAILED if work.failure else Result.PUBLISHED)
+                yield self._end(work)
 
-    def _end(self, work: _Work, result: Result) -> Outcome:
+    def _end(self, work: _Work) -> Outcome:
         """Ends the attempt in one transaction."""
         figures = self._figures(work)
         claim = work.claim
         try:
-            try:
-                if result is not Result.FAILED:
-                    self._database.retrying(lambda c: self._succeed(c, work, figures))
-                    return Outcome(claim.recording_id, result, figures)
-            except (InvalidInputError, EmbeddingAssetsError) as error:
-                if isinstance(error, (ClaimLostError, ConfigurationError, TransientError)):
-                    raise
-                work.failure = error
-            failure = work.failure or EmbeddingAssetsError("unknown failure")
+            failure = work.failure or self._succeed(work, figures)
+            if failure is None:
+                result = Result.PUBLISHED if work.transcript else Result.SOURCE_GONE
+                return Outcome(claim.recording_id, result, figures)
             kind, text = failure.kind, str(failure)
             self._database.retrying(
                 lambda c: fail(
@@ -315,11 +310,23 @@ class EmbeddingRun:
         except ClaimLostError as error:
             return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
 
-    def _succeed(self, connection: Connection, work: _Work, figures: AttemptFigures) -> None:
-        if work.transcript is None:
-            withdraw(connection, self._claims.run_id, work.claim, figures)
-        else:
-            publish(connection, self._claims.run_id, work.claim, work.transcript, figures=figures)
+    def _succeed(self, work: _Work, figures: AttemptFigures) -> EmbeddingAssetsError | None:
+        """Publishes the recording, or withdraws it; gives what made this one recording fail."""
+
+        def succeed(connection: Connection) -> None:
+            run_id = self._claims.run_id
+            if work.transcript is None:
+                withdraw(connection, run_id, work.claim, figures)
+            else:
+                publish(connection, run_id, work.claim, work.transcript, figures=figures)
+
+        try:
+            self._database.retrying(succeed)
+        except (ClaimLostError, ConfigurationError, TransientError):
+            raise
+        except EmbeddingAssetsError as error:
+            return error
+        return None
 
     def _figures(self, work: _Work) -> AttemptFigures:
         chunks = len(work.transcript.chunks) if work.transcript else 0

@@ -1,7 +1,6 @@
 """The ends of an attempt, each one short transaction: published, failed, withdrawn."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from embedding_assets.engine.database import Connection, sql
 from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError, ErrorKind
@@ -18,7 +17,7 @@ _COPY_TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class AttemptFigures:
-    """What an attempt did and cost."""
+    """What an attempt did and cost, by the names of `embedding_attempts`."""
 
     lane: str
     model: str
@@ -39,17 +38,17 @@ def publish(
     transcript: Transcript,
     *,
     figures: AttemptFigures,
-) -> bool:
+) -> None:
     """Puts the new chunks in place of the old ones and ends the claim.
 
-    True if the transcript changed while it was worked on: the recording is due again.
+    If the transcript changed while it was worked on, the recording is due again.
 
     Raises:
         ClaimLostError: another run holds the recording; nothing is written.
         EmbeddingAssetsError: a vector was swept meanwhile; the next attempt embeds it again.
     """
     if not _hold(connection, run_id, claim):
-        return False
+        return
     hold_live(connection, figures.model)
     version = current_version(connection, claim.recording_id)
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
@@ -57,17 +56,15 @@ def publish(
     hashes = {chunk.content_hash for chunk in transcript.chunks}
     if hashes - hold_vectors(connection, figures.model, hashes):
         raise EmbeddingAssetsError("a vector was swept while its recording was being embedded")
-    changed = version != transcript.version
     sql.complete(
         connection,
         recording_id=claim.recording_id,
-        changed=changed,
+        changed=version != transcript.version,
         version=transcript.version,
         chunks=len(transcript.chunks),
         tokens=sum(chunk.token_count for chunk in transcript.chunks),
     )
     _record(connection, run_id, claim, figures, outcome="published")
-    return changed
 
 
 def fail(
@@ -119,16 +116,12 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
 def _copy_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
     with connection.cursor() as cursor, cursor.copy(sql.copy_chunks.sql) as copy:
         copy.set_types(_COPY_TYPES)
-        for row in _chunk_rows(recording_id, transcript):
-            copy.write_row(row)
+        for chunk in transcript.chunks:
+            copy.write_row(_chunk_row(recording_id, transcript, chunk))
 
 
-def _chunk_rows(recording_id: str, transcript: Transcript) -> Iterable[tuple[object, ...]]:
-    for chunk in transcript.chunks:
-        yield (*_chunk_columns(recording_id, chunk), *_call_columns(transcript))
-
-
-def _chunk_columns(recording_id: str, chunk: Chunk) -> tuple[object, ...]:
+def _chunk_row(recording_id: str, transcript: Transcript, chunk: Chunk) -> tuple[object, ...]:
+    """The columns of `copy_chunks`, in its order."""
     return (
         recording_id,
         chunk.index,
@@ -140,11 +133,10 @@ def _chunk_columns(recording_id: str, chunk: Chunk) -> tuple[object, ...]:
         chunk.end_seconds,
         chunk.first_position,
         chunk.last_position,
+        transcript.title,
+        transcript.recorded_at,
+        transcript.user_id,
     )
-
-
-def _call_columns(transcript: Transcript) -> tuple[object, ...]:
-    return (transcript.title, transcript.recorded_at, transcript.user_id)
 
 
 def _record(
@@ -165,14 +157,5 @@ def _record(
         outcome=outcome,
         error_kind=kind,
         error=error,
-        lane=figures.lane,
-        model=figures.model,
-        chunks=figures.chunks,
-        embedded=figures.embedded,
-        reused=figures.reused,
-        requests=figures.requests,
-        tokens=figures.tokens,
-        cost_usd=figures.cost_usd,
-        seconds=figures.seconds,
-        smallest_insert_batch=figures.smallest_insert_batch,
+        **asdict(figures),
     )
