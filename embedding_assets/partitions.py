@@ -1,6 +1,6 @@
 """The partitions of `transcript_chunks`: one for each recording, added as recordings appear."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import dagster as dg
@@ -26,9 +26,15 @@ def partition_changes(
     return PartitionChanges(added=sorted(there - known), deleted=sorted(known - there - busy))
 
 
+def key_batches(keys: Sequence[str]) -> Iterator[list[str]]:
+    """The keys in batches that Dagster's storage takes at once."""
+    for start in range(0, len(keys), MOST_KEYS_A_REQUEST):
+        yield list(keys[start : start + MOST_KEYS_A_REQUEST])
+
+
 def add_partitions(instance: dg.DagsterInstance, recording_ids: Iterable[str]) -> int:
     """Registers the recordings that are not yet partitions; gives their number."""
     added = partition_changes(set(recording_ids), instance.get_dynamic_partitions(RECORDINGS)).added
-    for start in range(0, len(added), MOST_KEYS_A_REQUEST):
-        instance.add_dynamic_partitions(RECORDINGS, added[start : start + MOST_KEYS_A_REQUEST])
+    for keys in key_batches(added):
+        instance.add_dynamic_partitions(RECORDINGS, keys)
     return len(added)

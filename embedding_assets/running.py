@@ -53,7 +53,6 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
 
     started = time.monotonic()
     with open_database(settings) as database, dg.DagsterInstance.get() as instance:
-        queue.reconcile(database)  # so that the bar knows how much there is
         with _watching(settings, progress):
             result = defs.resolve_job_def("embed_recordings").execute_in_process(
                 instance=instance,

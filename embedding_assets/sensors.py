@@ -19,6 +19,7 @@ from embedding_assets.partitions import (
     MOST_KEYS_A_REQUEST,
     RECORDINGS,
     PartitionChanges,
+    key_batches,
     partition_changes,
     recordings,
 )
@@ -27,9 +28,8 @@ from embedding_assets.settings import Settings
 from embedding_assets.workers import relaunch, workers_wanted
 
 MOST_KEYS_A_TICK = 20_000
-MOST_RELAUNCHED = (
-    20  # runs that replace others, unfinished at once; past it the queue goes on alone
-)
+# Runs that replace others, unfinished at once; past that many the queue goes on alone.
+MOST_RELAUNCHED = 20
 ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
 
 # Dagster's own decorator for run status sensors passes this parameter to itself.
@@ -69,8 +69,7 @@ def _requests(
 ) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
     """The changes in requests that Dagster's storage takes; what is over comes next tick."""
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    for start in range(0, min(len(changes.added), MOST_KEYS_A_TICK), MOST_KEYS_A_REQUEST):
-        keys = changes.added[start : start + MOST_KEYS_A_REQUEST]
+    for keys in key_batches(changes.added[:MOST_KEYS_A_TICK]):
         requests.append(recordings.build_add_request(keys))
     if changes.deleted:
         requests.append(recordings.build_delete_request(changes.deleted[:MOST_KEYS_A_REQUEST]))

@@ -7,7 +7,3 @@ COPY transcript_chunks (
     recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
     end_seconds, first_position, last_position, call_title, call_recorded_at, user_id
 ) FROM STDIN (FORMAT BINARY);
-
--- name: published_chunks()$
--- Chunks that readers see.
-SELECT count(*) FROM transcript_chunks;
