@@ -55,9 +55,26 @@ class Settings(BaseSettings):
     embed_pending_cron: str = "*/5 * * * *"
     recover_dead_letters_cron: str = "0 */6 * * *"
     sweep_vectors_cron: str = "17 3 * * *"
+    check_health_cron: str = "*/10 * * * *"
+    snapshot_health_cron: str = "0 * * * *"
     max_workers: int = Field(default=2, ge=1, le=100)
     lease_seconds: int = Field(default=300, ge=1)
     worker_seconds: int = Field(default=3600, ge=1)
+
+    # From this number on.
+    health_dead_letters_warning: int = Field(default=21, ge=1)
+    health_dead_letters_critical: int = Field(default=51, ge=1)
+    health_pending_warning: int = Field(default=100, ge=1)
+    health_pending_critical: int = Field(default=501, ge=1)
+    health_stale_claims_warning: int = Field(default=1, ge=1)
+    # Without a recording published while some are due.
+    health_quiet_hours_warning: float = Field(default=1, gt=0)
+    health_quiet_hours_critical: float = Field(default=6, gt=0)
+    # Below this percentage.
+    health_completion_warning: float = Field(default=99.0, ge=0, le=100)
+
+    alert_urls: SecretStr | None = None
+    alert_settle_minutes: int = Field(default=10, ge=0)
 
     @cached_property
     def home(self) -> Path:

@@ -47,6 +47,11 @@ def current_version(connection: Connection, recording_id: str) -> str | None:
     return version
 
 
+def says_something(connection: Connection, recording_id: str) -> bool:
+    """Whether the recording's transcript has any text, so that it should have chunks."""
+    return any(row.text.strip() for row in sql.segments(connection, recording_id=recording_id))
+
+
 def source_ids(connection: Connection) -> set[str]:
     """Ids of all recordings there are, as text."""
     return {row.recording_id for row in sql.source_ids(connection)}

@@ -1,0 +1,479 @@
+"""How well the system is: one count of the whole tables, and what it means.
+
+The asset checks, the monitor, the alerts and the trend all show what is counted and judged here.
+"""
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import total_ordering
+from typing import Any
+
+from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.engine.queue import MAX_RECOVERIES
+
+WORST = 3  # items that a finding names
+OLDEST_PGVECTOR = (0, 7)
+
+Figure = int | float | str | None
+
+
+@total_ordering
+class Severity(StrEnum):
+    """How bad something is, in this order."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0, 1, 2: also the exit code of a probe."""
+        return list(Severity).index(self)
+
+    def __lt__(self, other: object) -> bool:
+        return self.rank < Severity(str(other)).rank
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From which number on something is worth a warning, or critical."""
+
+    dead_letters_warning: int = 21
+    dead_letters_critical: int = 51
+    pending_warning: int = 100
+    pending_critical: int = 501
+    quiet_warning: timedelta = timedelta(hours=1)
+    quiet_critical: timedelta = timedelta(hours=6)
+    completion_warning: float = 99.0  # percent; below it
+    stale_claims_warning: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What `health_numbers` counted, by its names; times are aware, costs in US dollars."""
+
+    checked_at: datetime
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+    dead_letters: int
+    waiting_for_person: int  # dead letters that used up their recoveries
+    claimable: int
+    claimable_since: datetime | None  # since when the oldest of what is due has been wanted
+    stale_claims: int
+    chunks: int
+    unqueued: int  # calls that no queue row is there for yet
+    unqueued_since: datetime | None
+    deleted: int  # published recordings whose call is gone, and nobody was told
+    published_last_hour: int
+    failures_last_hour: int
+    embedded_last_hour: int
+    requests_today: int  # days are UTC's
+    tokens_today: int
+    cost_today_usd: float | None  # None: no price is known
+    last_published_at: datetime | None
+    configuration_error: str | None  # that stopped a run, with nothing embedded since
+    configuration_error_at: datetime | None
+    live_model: str | None
+    looked_until: str | None
+    round_started_at: datetime
+    last_round_ended_at: datetime | None
+    inspected_at: datetime | None
+    inspected_recordings: int
+    inspected_chunks: int
+    broken: int
+    pgvector_version: str | None
+
+    @property
+    def waiting(self) -> int:
+        """Recordings that no attempt was made for since they came or changed."""
+        return self.pending + self.unqueued
+
+    @property
+    def due(self) -> int:
+        """What a worker would find to do."""
+        return self.claimable + self.stale_claims + self.unqueued + self.deleted
+
+    @property
+    def due_since(self) -> datetime | None:
+        """Since when the oldest of it has been due, where that is known."""
+        since = [at for at in (self.claimable_since, self.unqueued_since) if at is not None]
+        return min(since, default=None)
+
+    @property
+    def completion_percent(self) -> float:
+        """Of the recordings that were tried, those that are published as they are now."""
+        tried = self.completed + self.failed + self.dead_letters
+        return 100.0 if tried == 0 else 100.0 * self.completed / tried
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        """Recordings by the state of their queue row."""
+        return {
+            "pending": self.pending,
+            "processing": self.processing,
+            "completed": self.completed,
+            "failed": self.failed,
+            "dead_letter": self.dead_letters,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The worst few of each kind, in a line each: ids and reasons, nothing that anybody said."""
+
+    dead_letters: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    stale_claims: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's result: what is the matter, its numbers, and what to do."""
+
+    name: str
+    severity: Severity
+    message: str
+    action: str | None = None  # a command, or what to look at; None while healthy
+    figures: dict[str, Figure] = field(default_factory=dict)
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All findings of one moment; without numbers where the database could not be read."""
+
+    checked_at: datetime
+    findings: tuple[Finding, ...]
+    numbers: Numbers | None
+
+    @property
+    def severity(self) -> Severity:
+        """That of the worst finding."""
+        return max((finding.severity for finding in self.findings), default=Severity.HEALTHY)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, apart from the times."""
+        return {
+            "status": str(self.severity),
+            "checked_at": self.checked_at,
+            "checks": [asdict(finding) for finding in self.findings],
+            "numbers": None if self.numbers is None else asdict(self.numbers),
+        }
+
+
+def examine(
+    database: Database,
+    thresholds: Thresholds,
+    *,
+    model: str | None,
+    setting_error: str | None = None,
+) -> Health:
+    """Counts and judges.
+
+    Args:
+        database: the application's.
+        thresholds: what counts as bad.
+        model: the settings' model, as vectors are stored under it; None if a setting is wrong.
+        setting_error: what is wrong with the settings themselves; None if nothing.
+
+    Raises:
+        TransientError: the database cannot be reached.
+        ConfigurationError: the schema is missing or old, or the role may not read it.
+    """
+    with database.transaction(snapshot=True) as connection:
+        numbers = measure(connection)
+        worst = _worst(connection)
+    return judge(numbers, worst, thresholds, model=model, setting_error=setting_error)
+
+
+def measure(connection: Connection) -> Numbers:
+    """Counts everything at one moment."""
+    return Numbers(**sql.health_numbers(connection, max_recoveries=MAX_RECOVERIES)._asdict())
+
+
+def _worst(connection: Connection) -> Worst:
+    letters = sql.worst_dead_letters(connection, limit=WORST, max_recoveries=MAX_RECOVERIES)
+    return Worst(
+        dead_letters=tuple(
+            f"{row.recording_id}: {row.error_kind}: {row.last_error}"
+            + (" (waits for a person)" if row.waits_for_person else "")
+            for row in letters
+        ),
+        waiting=tuple(
+            f"{row.recording_id}: {row.status}, wanted since {_at(row.enqueued_at)}"
+            for row in sql.longest_waiting(connection, limit=WORST)
+        ),
+        stale_claims=tuple(
+            f"{row.recording_id}: held by run {row.claimed_by}, whose lease ended"
+            f" {_at(row.lease_expires_at)}"
+            for row in sql.stalest_claims(connection, limit=WORST)
+        ),
+        broken=tuple(
+            f"{row.recording_id}: {row.problem}"
+            for row in sql.oldest_findings(connection, limit=WORST)
+        ),
+    )
+
+
+def judge(
+    numbers: Numbers,
+    worst: Worst,
+    thresholds: Thresholds,
+    *,
+    model: str | None,
+    setting_error: str | None = None,
+) -> Health:
+    """What the numbers mean; see `docs/runbook.md` for each check."""
+    findings = (
+        _configuration(numbers, model, setting_error),
+        _dead_letters(numbers, worst, thresholds),
+        _pending_backlog(numbers, worst, thresholds),
+        _recent_activity(numbers, worst, thresholds),
+        _completion_rate(numbers, worst, thresholds),
+        _stale_claims(numbers, worst, thresholds),
+        _chunk_integrity(numbers, worst),
+    )
+    return Health(numbers.checked_at, findings, numbers)
+
+
+def unreadable(error: EmbeddingAssetsError) -> Health:
+    """Health when the database, without which nothing works, cannot be read."""
+    known = isinstance(error, ConfigurationError)
+    action = "mend the setting" if known else "start the database server, or mend DATABASE_URL"
+    finding = Finding("configuration", Severity.CRITICAL, str(error), action)
+    return Health(datetime.now(UTC), (finding,), None)
+
+
+CHECKS = (
+    "configuration",
+    "dead_letters",
+    "pending_backlog",
+    "recent_activity",
+    "completion_rate",
+    "stale_claims",
+    "chunk_integrity",
+)
+"""Every finding's name, in the order they are shown."""
+
+
+def _at_least(number: float, warning: float, critical: float) -> Severity:
+    if number >= critical:
+        return Severity.CRITICAL
+    return Severity.WARNING if number >= warning else Severity.HEALTHY
+
+
+def _configuration(numbers: Numbers, model: str | None, setting_error: str | None) -> Finding:
+    problem = setting_error or _misconfigured(numbers, model)
+    return Finding(
+        "configuration",
+        Severity.CRITICAL if problem else Severity.HEALTHY,
+        problem or f"settings, schema and pgvector {numbers.pgvector_version} agree",
+        "mend the setting; what waits is embedded then, nothing was lost" if problem else None,
+        {
+            "model": model,
+            "live_model": numbers.live_model,
+            "pgvector": numbers.pgvector_version,
+            "stopped_a_run_at": _iso(numbers.configuration_error_at),
+        },
+    )
+
+
+def _misconfigured(numbers: Numbers, model: str | None) -> str | None:
+    version = numbers.pgvector_version
+    if version is None:
+        return "pgvector is not installed in this database: CREATE EXTENSION vector"
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PGVECTOR:
+        return f"pgvector {version} is too old: ALTER EXTENSION vector UPDATE to 0.7 or newer"
+    if numbers.live_model is not None and numbers.live_model != model:
+        return (
+            f"the settings name the model {model}, but search reads {numbers.live_model}: set"
+            " EMBEDDING_PROVIDER, EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back, or run"
+            " embedding-assets switch-model"
+        )
+    if numbers.configuration_error is not None and numbers.due:
+        at = _at(numbers.configuration_error_at)
+        return f"a run was stopped {at}: {numbers.configuration_error}"
+    return None
+
+
+def _dead_letters(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
+    severity = _at_least(
+        numbers.dead_letters, thresholds.dead_letters_warning, thresholds.dead_letters_critical
+    )
+    if numbers.waiting_for_person:
+        severity = max(severity, Severity.WARNING)
+    message = f"{_count(numbers.dead_letters, 'recording')} given up"
+    if numbers.waiting_for_person:
+        message += f", {numbers.waiting_for_person} of them waiting for a person"
+    action = "embedding-assets monitor, mend what the errors say, then embedding-assets retry"
+    if severity > Severity.HEALTHY:
+        action += " --force --dead-letters" if numbers.waiting_for_person else " --dead-letters"
+    return Finding(
+        "dead_letters",
+        severity,
+        message,
+        action if severity > Severity.HEALTHY else None,
+        {
+            "dead_letters": numbers.dead_letters,
+            "waiting_for_person": numbers.waiting_for_person,
+        },
+        worst.dead_letters,
+    )
+
+
+def _pending_backlog(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
+    severity = _at_least(numbers.waiting, thresholds.pending_warning, thresholds.pending_critical)
+    return Finding(
+        "pending_backlog",
+        severity,
+        f"{_count(numbers.waiting, 'recording')} waiting, {numbers.processing} being worked on",
+        None
+        if severity is Severity.HEALTHY
+        else "see that the daemon runs and workers do (embedding-assets monitor); to go faster,"
+        " raise MAX_WORKERS, or start one more: embedding-assets run",
+        {
+            "pending": numbers.pending,
+            "unqueued": numbers.unqueued,
+            "due": numbers.due,
+            "processing": numbers.processing,
+        },
+        worst.waiting,
+    )
+
+
+def _recent_activity(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
+    quiet = _quiet(numbers)
+    severity = Severity.HEALTHY
+    if quiet is not None:
+        severity = _at_least(
+            quiet.total_seconds(),
+            thresholds.quiet_warning.total_seconds(),
+            thresholds.quiet_critical.total_seconds(),
+        )
+    published = _count(numbers.published_last_hour, "recording")
+    message = f"{published} published in the last hour, {numbers.due} due"
+    if severity > Severity.HEALTHY and quiet is not None:
+        message = f"nothing published for {_hours(quiet)}, though {numbers.due} are due"
+    return Finding(
+        "recent_activity",
+        severity,
+        message,
+        None
+        if severity is Severity.HEALTHY
+        else "see that the Dagster daemon runs, and why the last runs failed; embedding-assets run"
+        " works without it",
+        {
+            "published_last_hour": numbers.published_last_hour,
+            "embedded_last_hour": numbers.embedded_last_hour,
+            "failures_last_hour": numbers.failures_last_hour,
+            "due": numbers.due,
+            "quiet_hours": None if quiet is None else round(quiet / timedelta(hours=1), 2),
+            "last_published_at": _iso(numbers.last_published_at),
+        },
+        worst.waiting,
+    )
+
+
+def _quiet(numbers: Numbers) -> timedelta | None:
+    """How long work has been due with nothing published; None while nothing is due.
+
+    A quiet night does not count: it ends when work becomes due.
+    """
+    if not numbers.due:
+        return None
+    since = [at for at in (numbers.last_published_at, numbers.due_since) if at is not None]
+    return numbers.checked_at - max(since) if since else None
+
+
+def _completion_rate(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
+    percent = numbers.completion_percent
+    is_low = percent < thresholds.completion_warning
+    tried = numbers.completed + numbers.failed + numbers.dead_letters
+    return Finding(
+        "completion_rate",
+        Severity.WARNING if is_low else Severity.HEALTHY,
+        f"{percent:.2f} % of {_count(tried, 'recording')} that were tried are published",
+        "embedding-assets monitor shows the errors; embedding-assets retry --dead-letters"
+        if is_low
+        else None,
+        {
+            "completion_percent": round(percent, 3),
+            "completed": numbers.completed,
+            "failed": numbers.failed,
+            "dead_letters": numbers.dead_letters,
+        },
+        worst.dead_letters,
+    )
+
+
+def _stale_claims(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
+    is_stale = numbers.stale_claims >= thresholds.stale_claims_warning
+    return Finding(
+        "stale_claims",
+        Severity.WARNING if is_stale else Severity.HEALTHY,
+        f"{_count(numbers.stale_claims, 'recording')} held by a run that died"
+        if numbers.stale_claims
+        else "no claim outlived its run",
+        "the next worker takes them back: see that the daemon runs, or embedding-assets run"
+        if is_stale
+        else None,
+        {"stale_claims": numbers.stale_claims, "processing": numbers.processing},
+        worst.stale_claims,
+    )
+
+
+def _chunk_integrity(numbers: Numbers, worst: Worst) -> Finding:
+    if numbers.inspected_at is None:
+        looked = "no inspection yet: the job check_health makes them"
+    else:
+        looked = (
+            f"looked at {_count(numbers.inspected_recordings, 'recording')} and"
+            f" {_count(numbers.inspected_chunks, 'chunk')} {_at(numbers.inspected_at)}, of"
+            f" {_count(numbers.chunks, 'chunk')}; "
+        ) + (
+            "the first round is not over"
+            if numbers.last_round_ended_at is None
+            else f"the last whole round ended {_at(numbers.last_round_ended_at)}"
+        )
+    broken = numbers.broken > 0
+    return Finding(
+        "chunk_integrity",
+        Severity.CRITICAL if broken else Severity.HEALTHY,
+        f"{_count(numbers.broken, 'recording')} not as published ({looked})" if broken else looked,
+        "embedding-assets retry --force --now ID embeds it again; why it broke is a question for"
+        " docs/runbook.md"
+        if broken
+        else None,
+        {
+            "broken": numbers.broken,
+            "inspected_recordings": numbers.inspected_recordings,
+            "inspected_chunks": numbers.inspected_chunks,
+            "chunks": numbers.chunks,
+            "inspected_at": _iso(numbers.inspected_at),
+            "last_round_ended_at": _iso(numbers.last_round_ended_at),
+        },
+        worst.broken,
+    )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _hours(span: timedelta) -> str:
+    minutes = int(span / timedelta(minutes=1))
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _at(when: datetime | None) -> str:
+    """A moment, in UTC, as every server of a company reads it alike."""
+    return "never" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _iso(when: datetime | None) -> str | None:
+    return None if when is None else when.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,119 @@
+-- name: health_numbers(max_recoveries)^
+-- Everything that health is judged by, counted at one moment from the whole tables, in one row.
+SELECT now() AS checked_at, recordings.*, unqueued.*, deleted.*, activity.*, today.*,
+       newest.published_at AS last_published_at, refused.configuration_error,
+       refused.configuration_error_at, live.model AS live_model, inspected.*,
+       (SELECT count(*) FROM integrity_findings) AS broken,
+       (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector_version
+FROM (
+    SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
+           count(*) FILTER (WHERE status = 'processing') AS processing,
+           count(*) FILTER (WHERE status = 'completed') AS completed,
+           count(*) FILTER (WHERE status = 'failed') AS failed,
+           count(*) FILTER (WHERE status = 'dead_letter') AS dead_letters,
+           count(*) FILTER (WHERE status = 'dead_letter' AND recoveries >= :max_recoveries)
+               AS waiting_for_person,
+           count(*) FILTER (WHERE status IN ('pending', 'failed') AND next_attempt_at <= now())
+               AS claimable,
+           -- A failure moves next_attempt_at, so it does not tell how long the work is wanted.
+           min(enqueued_at) FILTER (
+               WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
+                   OR status = 'processing' AND lease_expires_at < now()) AS claimable_since,
+           count(*) FILTER (WHERE status = 'processing' AND lease_expires_at < now())
+               AS stale_claims,
+           coalesce(sum(chunk_count), 0)::bigint AS chunks
+    FROM embedding_queue
+) AS recordings
+CROSS JOIN (
+    SELECT count(*) AS unqueued,
+           min((to_jsonb(calls) ->> 'created_at')::timestamptz) AS unqueued_since
+    FROM fathom_calls AS calls
+    WHERE NOT EXISTS (
+        SELECT FROM embedding_queue AS queued
+        WHERE queued.recording_id = calls.recording_id::text)
+) AS unqueued
+CROSS JOIN (
+    SELECT count(*) AS deleted
+    FROM embedding_queue AS queued
+    WHERE queued.status IN ('completed', 'dead_letter')
+        AND NOT EXISTS (
+            SELECT FROM fathom_calls AS calls
+            WHERE calls.recording_id::text = queued.recording_id)
+) AS deleted
+CROSS JOIN (
+    SELECT count(*) FILTER (WHERE outcome = 'published') AS published_last_hour,
+           count(*) FILTER (WHERE outcome = 'failed') AS failures_last_hour,
+           coalesce(sum(embedded), 0)::bigint AS embedded_last_hour
+    FROM embedding_attempts
+    WHERE finished_at > now() - interval '1 hour'
+) AS activity
+CROSS JOIN (
+    SELECT coalesce(sum(requests), 0)::bigint AS requests_today,
+           coalesce(sum(tokens), 0)::bigint AS tokens_today,
+           sum(cost_usd)::double precision AS cost_today_usd
+    FROM embedding_attempts
+    WHERE finished_at >= date_trunc('day', now(), 'UTC')
+) AS today
+CROSS JOIN (
+    SELECT max(finished_at) AS published_at FROM embedding_attempts WHERE outcome = 'published'
+) AS newest
+CROSS JOIN (
+    SELECT looked_until, round_started_at, last_round_ended_at, inspected_at,
+           recordings AS inspected_recordings, chunks AS inspected_chunks
+    FROM integrity_progress
+) AS inspected
+LEFT JOIN embedding_models AS live ON live.is_live
+LEFT JOIN LATERAL (
+    -- Mended, as far as anyone can tell, once something was embedded after it.
+    SELECT failed.error AS configuration_error, failed.finished_at AS configuration_error_at
+    FROM (
+        SELECT error, finished_at FROM embedding_attempts
+        WHERE error_kind = 'configuration' ORDER BY finished_at DESC LIMIT 1
+    ) AS failed
+    WHERE NOT EXISTS (
+        SELECT FROM embedding_attempts AS succeeded
+        WHERE succeeded.outcome = 'published' AND succeeded.embedded > 0
+            AND succeeded.finished_at > failed.finished_at)
+) AS refused ON true;
+
+-- name: worst_dead_letters(limit, max_recoveries)
+-- Dead letters, those that wait for a person first, then those that have waited longest.
+SELECT recording_id, attempts, recoveries, recoveries >= :max_recoveries AS waits_for_person,
+       error_kind, last_error, next_attempt_at
+FROM embedding_queue
+WHERE status = 'dead_letter'
+ORDER BY recoveries >= :max_recoveries DESC, next_attempt_at, recording_id
+LIMIT :limit;
+
+-- name: longest_waiting(limit)
+-- What a worker would take first.
+SELECT recording_id, status, enqueued_at FROM embedding_queue
+WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
+ORDER BY next_attempt_at, recording_id
+LIMIT :limit;
+
+-- name: stalest_claims(limit)
+-- Claims of runs that died, oldest first.
+SELECT recording_id, claimed_by, lease_expires_at FROM embedding_queue
+WHERE status = 'processing' AND lease_expires_at < now()
+ORDER BY lease_expires_at
+LIMIT :limit;
+
+-- name: runs_in_flight()
+-- Who is working, on how many recordings, and for how long it may stay silent.
+SELECT claimed_by AS run_id, count(*) AS recordings, min(started_at) AS holds_since,
+       max(lease_expires_at) AS lease_expires_at
+FROM embedding_queue
+WHERE status = 'processing'
+GROUP BY claimed_by
+ORDER BY min(started_at);
+
+-- name: attempts_by_hour(since)
+-- The history of attempts, for trends: an hour, an outcome and a kind of failure a row.
+SELECT date_trunc('hour', finished_at, 'UTC') AS hour, outcome, error_kind,
+       count(*) AS attempts, sum(chunks)::bigint AS chunks, sum(embedded)::bigint AS embedded,
+       sum(tokens)::bigint AS tokens, sum(cost_usd)::double precision AS cost_usd
+FROM embedding_attempts
+WHERE finished_at >= :since
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3;
