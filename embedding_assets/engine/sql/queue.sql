@@ -41,7 +41,8 @@ WHERE recording_id = ANY(:recording_ids::text[]);
 -- name: retry(recording_ids, force, max_recoveries)
 -- A person's word: these are due now, with all their attempts before them.
 UPDATE embedding_queue
-SET status = 'pending', attempts = 0, recoveries = 0, next_attempt_at = now(), enqueued_at = now()
+SET status = 'pending', attempts = 0, recoveries = 0, crashes = 0, next_attempt_at = now(),
+    enqueued_at = now()
 WHERE recording_id = ANY(:recording_ids::text[])
     AND (status = 'failed'
          OR (status = 'dead_letter' AND (:force OR recoveries < :max_recoveries))
