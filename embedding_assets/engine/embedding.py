@@ -1,5 +1,6 @@
 """The one engine call: claimed recordings in, one outcome for each out, as each is published."""
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -18,11 +19,18 @@ from embedding_assets.engine.errors import (
     TransientError,
 )
 from embedding_assets.engine.packing import Input, Packer
-from embedding_assets.engine.publication import AttemptFigures, fail, publish, withdraw
+from embedding_assets.engine.publication import (
+    AttemptFigures,
+    fail,
+    give_back,
+    publish,
+    withdraw,
+)
 from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets.engine.transcripts import Transcript, read_transcript
 from embedding_assets.engine.vectors import (
     InsertBatch,
+    VectorRow,
     register_model,
     store_vectors,
     stored_hashes,
@@ -33,6 +41,7 @@ LARGE_RECORDING = 500  # chunks: a call of several hours
 MOST_AT_ONCE = 256  # recordings held in memory
 UNANSWERED_REQUESTS = 3  # so many in a row, and the run stops asking: the API is down
 POLL_SECONDS = 0.5
+STOPPING_SECONDS = 5.0  # for requests under way when a run stops: they are paid for
 
 
 class Lane(StrEnum):
@@ -81,6 +90,11 @@ class _Work:
     requests: int = 0
     tokens: int = 0
 
+    @property
+    def has_spent(self) -> bool:
+        """Whether it has cost anything yet."""
+        return bool(self.requests or self.tokens)
+
 
 class EmbeddingRun:
     """Embeds claimed recordings, packing requests across them, several requests in flight.
@@ -117,20 +131,28 @@ class EmbeddingRun:
         """Processes recordings as they are claimed; each outcome comes the moment it is committed.
 
         Recordings that are not finished when the caller stops, or when nothing can succeed, are
-        given back.
+        given back; what they cost is written down as attempts that were released. Uncounted is
+        what a killed process spent on recordings it had not ended, what a request costs that is
+        not answered within STOPPING_SECONDS of the stop, and everything unwritten when the
+        database stays away.
 
         Raises:
             ConfigurationError: nothing can succeed; no attempt was counted.
             TransientError: the database stayed away for longer than a step of work waits.
         """
         pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
+        reason: ConfigurationError | None = None
         try:
             self._database.retrying(lambda connection: register_model(connection, self._embedder))
             yield from self._embed(iter(claimed), pool)
+        except ConfigurationError as error:
+            reason = error
+            raise
         finally:
             self._embedder.close()
+            self._harvest()
             pool.shutdown(wait=False, cancel_futures=True)
-            self._claims.release()
+            self._give_back(reason)
 
     def _embed(
         self, claimed: Iterator[Claim | None], pool: ThreadPoolExecutor
@@ -183,6 +205,7 @@ class EmbeddingRun:
         # What failed before is handled with care from the start.
         lane = Lane.small_batch if claim.attempts else self._lane
         work = _Work(claim, time.monotonic(), lane)
+        self._works.add(work)
         try:
             work.transcript = self._database.retrying(
                 lambda c: read_transcript(c, claim.recording_id, self._chunking), snapshot=True
@@ -200,7 +223,6 @@ class EmbeddingRun:
             work.failure = error
             yield self._end(work)
             return
-        self._works.add(work)
         if len(chunks) > LARGE_RECORDING:
             work.lane = Lane.small_batch
         work.waiting = chunks.keys() - stored
@@ -217,31 +239,43 @@ class EmbeddingRun:
         """Stores what came back, or decides by the error's kind; then ends what is complete."""
         try:
             answer = future.result()
-        except ConfigurationError:
-            raise
-        except InvalidInputError as error:
-            if len(inputs) > 1:  # halve, until the input that the model refuses stands alone
-                half = len(inputs) // 2
-                self._packer.put_back(inputs[:half], inputs[half:])
-                return
-            yield from self._give_up(inputs, error)
         except EmbeddingAssetsError as error:
-            self._unanswered += isinstance(error, TransientError)
-            yield from self._give_up(inputs, error)
+            self._charge(inputs, error)
+            yield from self._decide(inputs, error)
         else:
             self._unanswered = 0
-            yield from self._store(inputs, answer)
+            rows = vector_rows(inputs, answer)
+            self._pay(rows, answer)
+            yield from self._store(inputs, rows)
 
-    def _store(self, inputs: list[Input], answer: Embedded) -> Iterator[Outcome]:
-        rows = vector_rows(inputs, answer)
-        works: dict[_Work, None] = {}
-        for index, row in enumerate(rows):
-            owners = self._owners[row.content_hash]
-            payer = owners[0]
+    def _decide(self, inputs: list[Input], error: EmbeddingAssetsError) -> Iterator[Outcome]:
+        """What a failed call means for its texts."""
+        if isinstance(error, ConfigurationError):
+            raise error
+        if isinstance(error, InvalidInputError) and len(inputs) > 1:
+            # Halve, until the input that the model refuses stands alone.
+            half = len(inputs) // 2
+            self._packer.put_back(inputs[:half], inputs[half:])
+            return
+        self._unanswered += isinstance(error, TransientError)
+        yield from self._give_up(inputs, error)
+
+    def _charge(self, inputs: list[Input], error: EmbeddingAssetsError) -> None:
+        """A failed call is on the account of the first recording that waits for its first text."""
+        payer = self._owners[inputs[0].content_hash][0]
+        payer.requests += error.requests
+        payer.tokens += error.tokens
+
+    def _pay(self, rows: list[VectorRow], answer: Embedded) -> None:
+        """Each text is on the account of the first recording that waits for it."""
+        for row in rows:
+            payer = self._owners[row.content_hash][0]
             payer.tokens += row.token_count
             payer.embedded += 1
-            payer.requests += answer.requests if index == 0 else 0
-            works.update(dict.fromkeys(owners))
+        self._owners[rows[0].content_hash][0].requests += answer.requests
+
+    def _store(self, inputs: list[Input], rows: list[VectorRow]) -> Iterator[Outcome]:
+        works = dict.fromkeys(work for row in rows for work in self._owners[row.content_hash])
         try:
             for lane, batch in self._batches.items():
                 careful = [row for row in rows if self._lane_of(row.content_hash) is lane]
@@ -288,10 +322,14 @@ class EmbeddingRun:
     def _finish(self, works: Iterable[_Work]) -> Iterator[Outcome]:
         for work in works:
             if not work.waiting and work in self._works:
-                self._works.remove(work)
                 yield self._end(work)
 
     def _end(self, work: _Work) -> Outcome:
+        outcome = self._ended(work)
+        self._works.remove(work)  # not before it is written down
+        return outcome
+
+    def _ended(self, work: _Work) -> Outcome:
         """Ends the attempt in one transaction."""
         figures = self._figures(work)
         claim = work.claim
@@ -308,6 +346,10 @@ class EmbeddingRun:
             )
             return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
         except ClaimLostError as error:
+            if work.has_spent:
+                self._database.retrying(
+                    lambda c: give_back(c, self._claims.run_id, [(claim, figures)])
+                )
             return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
 
     def _succeed(self, work: _Work, figures: AttemptFigures) -> EmbeddingAssetsError | None:
@@ -328,6 +370,37 @@ class EmbeddingRun:
             return error
         return None
 
+    def _harvest(self) -> None:
+        """Keeps what requests under way still bring when the run stops: it is paid for."""
+        done, _ = wait(self._flying, STOPPING_SECONDS)
+        rows: list[VectorRow] = []
+        for future in done:
+            inputs = self._flying[future]
+            error = future.exception()
+            if isinstance(error, EmbeddingAssetsError):
+                self._charge(inputs, error)
+            elif error is None:
+                answered = vector_rows(inputs, future.result())
+                self._pay(answered, future.result())
+                rows += answered
+        self._flying.clear()
+        with contextlib.suppress(EmbeddingAssetsError):  # then they are paid for again, one day
+            batch = self._batches[Lane.small_batch]
+            store_vectors(self._database, self._embedder.model, rows, batch, self._claims.renew)
+
+    def _give_back(self, reason: ConfigurationError | None) -> None:
+        """Releases what is unfinished, and writes down what it has cost.
+
+        A configuration error is written down for one recording at least: health is read from there.
+        """
+        works = [work for work in self._works if work.has_spent]
+        if reason is not None and not works:
+            works = list(self._works)[:1]
+        attempts = [(work.claim, self._figures(work)) for work in works]
+        if attempts:
+            self._database.retrying(lambda c: give_back(c, self._claims.run_id, attempts, reason))
+        self._claims.release()
+
     def _figures(self, work: _Work) -> AttemptFigures:
         chunks = len(work.transcript.chunks) if work.transcript else 0
         price = self._embedder.price_per_million_tokens
@@ -336,7 +409,7 @@ class EmbeddingRun:
             model=self._embedder.model,
             chunks=chunks,
             embedded=work.embedded,
-            reused=0 if work.failure else chunks - work.embedded,
+            reused=0 if work.failure or work.waiting else chunks - work.embedded,
             requests=work.requests,
             tokens=work.tokens,
             cost_usd=None if price is None else work.tokens * price / 1e6,

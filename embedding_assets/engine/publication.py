@@ -1,5 +1,6 @@
-"""The ends of an attempt, each one short transaction: published, failed, withdrawn."""
+"""The ends of an attempt, each one short transaction: published, failed, withdrawn, given back."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from embedding_assets.engine.database import Connection, sql
@@ -98,6 +99,28 @@ def withdraw(connection: Connection, run_id: str, claim: Claim, figures: Attempt
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     sql.forget(connection, recording_id=claim.recording_id)
     _record(connection, run_id, claim, figures, outcome="source_gone")
+
+
+def give_back(
+    connection: Connection,
+    run_id: str,
+    attempts: Iterable[tuple[Claim, AttemptFigures]],
+    reason: EmbeddingAssetsError | None = None,
+) -> None:
+    """Writes down what attempts cost that came to no end; the queue is told nothing.
+
+    That needs no claim: what was spent was spent, whoever holds the recording now.
+    """
+    for claim, figures in attempts:
+        _record(
+            connection,
+            run_id,
+            claim,
+            figures,
+            outcome="released",
+            kind=None if reason is None else reason.kind,
+            error=None if reason is None else str(reason),
+        )
 
 
 def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:

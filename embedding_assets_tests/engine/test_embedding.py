@@ -193,7 +193,9 @@ def test_a_configuration_error_stops_at_once_and_costs_no_attempt(
     assert rows(database, "SELECT status, attempts, claimed_by FROM embedding_queue") == [
         ("pending", 0, None)
     ]
-    assert rows(database, "SELECT count(*) FROM embedding_attempts") == [(0,)]
+    assert rows(database, "SELECT outcome, error_kind, requests FROM embedding_attempts") == [
+        ("released", "configuration", 1)
+    ]
     assert api.stats.requests == 1
 
 

@@ -54,6 +54,8 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embeds `texts`, in order.
 
+        Errors tell in `requests` and `tokens` what the call has cost all the same.
+
         Raises:
             TransientError: worth trying later; retries inside were used up.
             ConfigurationError: key, model, dimensions or quota; the text names the mend.

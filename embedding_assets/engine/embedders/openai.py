@@ -136,15 +136,19 @@ class OpenAIEmbedder:
             | tenacity.stop_when_event_set(self._closed),
             sleep=tenacity.sleep_using_event(self._closed),
         )
+        tokens = 0
         try:
             vectors, tokens = retrying(self._ask, texts)
+            self._check(vectors)
         except tenacity.RetryError as error:
             failure = self._meaning(error.last_attempt.exception())
         except (openai.OpenAIError, _BadAnswerError) as error:
             failure = self._meaning(error)
+        except EmbeddingAssetsError as error:
+            failure = error
         else:
-            requests = int(retrying.statistics["attempt_number"])
-            return Embedded(self._checked(vectors), tokens, requests)
+            return Embedded(vectors, tokens, _requests(retrying))
+        failure.requests, failure.tokens = _requests(retrying), tokens
         # Outside of the handler: the client's error, which may quote the key, must not ride along.
         raise failure
 
@@ -194,7 +198,8 @@ class OpenAIEmbedder:
             raise _BadAnswerError("it is not what the embeddings API answers") from None
         return vectors, tokens
 
-    def _checked(self, vectors: Vectors) -> Vectors:
+    def _check(self, vectors: Vectors) -> None:
+        """Raises for vectors that are not what was asked for."""
         if vectors.shape[1] != self.dimensions:
             raise ConfigurationError(
                 f"EMBEDDING_DIMENSIONS is {self.dimensions}, but {self._model} at {self._place}"
@@ -203,7 +208,6 @@ class OpenAIEmbedder:
             )
         if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
             raise InvalidInputError("the model gave a vector that is not finite, or of length zero")
-        return vectors
 
     @property
     def _place(self) -> str:
@@ -325,6 +329,11 @@ def _checked_dimensions(model: str, known: KnownModel | None, dimensions: int | 
             " no other: remove the setting"
         )
     return dimensions
+
+
+def _requests(retrying: tenacity.Retrying) -> int:
+    """How many requests a call made, retries among them."""
+    return int(retrying.statistics["attempt_number"])
 
 
 def _is_unicode(text: str) -> bool:

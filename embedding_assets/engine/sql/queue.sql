@@ -229,7 +229,7 @@ LIMIT :limit;
 
 -- name: run_totals(run_id)^
 -- What one run did, from its attempts.
-SELECT count(*) FILTER (WHERE outcome <> 'failed') AS processed,
+SELECT count(*) FILTER (WHERE outcome IN ('published', 'source_gone')) AS processed,
        count(*) FILTER (WHERE outcome = 'failed') AS failed,
        coalesce(sum(chunks) FILTER (WHERE outcome = 'published'), 0)::bigint AS chunks,
        coalesce(sum(embedded), 0)::bigint AS embedded,

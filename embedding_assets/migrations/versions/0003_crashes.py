@@ -1,4 +1,4 @@
-"""Recordings that were in the hands of runs that died are suspects, taken in ever smaller groups."""
+"""What was in the hands of a run that died is suspect, and is taken in ever smaller groups."""
 
 from alembic import op
 
