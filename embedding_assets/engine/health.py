@@ -3,7 +3,8 @@
 The asset checks, the monitor, the alerts and the trend all show what is counted and judged here.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import total_ordering
@@ -14,6 +15,7 @@ from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsEr
 from embedding_assets.engine.queue import MAX_RECOVERIES
 
 WORST = 3  # items that a finding names
+DEAD_LETTERS = 10  # that are told with their errors
 OLDEST_PGVECTOR = (0, 7)
 
 Figure = int | float | str | None
@@ -122,6 +124,33 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A recording that was given up, and why."""
+
+    recording_id: str
+    attempts: int  # failed ones since the last change
+    recoveries: int
+    waits_for_person: bool
+    error_kind: str
+    last_error: str
+    next_attempt_at: datetime  # from when on it may be recovered
+
+    def __str__(self) -> str:
+        waits = " (waits for a person)" if self.waits_for_person else ""
+        return f"{self.recording_id}: {self.error_kind}: {self.last_error}{waits}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunInFlight:
+    """A run that holds recordings; once its lease is over, it has died."""
+
+    run_id: str
+    recordings: int
+    holds_since: datetime | None
+    lease_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Worst:
     """The worst few of each kind, in a line each: ids and reasons, nothing that anybody said."""
 
@@ -150,6 +179,8 @@ class Health:
     checked_at: datetime
     findings: tuple[Finding, ...]
     numbers: Numbers | None
+    dead_letters: tuple[DeadLetter, ...] = ()  # the worst few
+    runs_in_flight: tuple[RunInFlight, ...] = ()  # all
 
     @property
     def severity(self) -> Severity:
@@ -163,6 +194,8 @@ class Health:
             "checked_at": self.checked_at,
             "checks": [asdict(finding) for finding in self.findings],
             "numbers": None if self.numbers is None else asdict(self.numbers),
+            "dead_letters": [asdict(letter) for letter in self.dead_letters],
+            "runs_in_flight": [asdict(run) for run in self.runs_in_flight],
         }
 
 
@@ -187,8 +220,11 @@ def examine(
     """
     with database.transaction(snapshot=True) as connection:
         numbers = measure(connection)
-        worst = _worst(connection)
-    return judge(numbers, worst, thresholds, model=model, setting_error=setting_error)
+        letters = _dead_letters_told(connection)
+        worst = _worst(connection, letters)
+        runs = tuple(RunInFlight(**row._asdict()) for row in sql.runs_in_flight(connection))
+    health = judge(numbers, worst, thresholds, model=model, setting_error=setting_error)
+    return replace(health, dead_letters=letters, runs_in_flight=runs)
 
 
 def measure(connection: Connection) -> Numbers:
@@ -196,14 +232,14 @@ def measure(connection: Connection) -> Numbers:
     return Numbers(**sql.health_numbers(connection, max_recoveries=MAX_RECOVERIES)._asdict())
 
 
-def _worst(connection: Connection) -> Worst:
-    letters = sql.worst_dead_letters(connection, limit=WORST, max_recoveries=MAX_RECOVERIES)
+def _dead_letters_told(connection: Connection) -> tuple[DeadLetter, ...]:
+    rows = sql.worst_dead_letters(connection, limit=DEAD_LETTERS, max_recoveries=MAX_RECOVERIES)
+    return tuple(DeadLetter(**row._asdict()) for row in rows)
+
+
+def _worst(connection: Connection, letters: Sequence[DeadLetter]) -> Worst:
     return Worst(
-        dead_letters=tuple(
-            f"{row.recording_id}: {row.error_kind}: {row.last_error}"
-            + (" (waits for a person)" if row.waits_for_person else "")
-            for row in letters
-        ),
+        dead_letters=tuple(str(letter) for letter in letters[:WORST]),
         waiting=tuple(
             f"{row.recording_id}: {row.status}, wanted since {_at(row.enqueued_at)}"
             for row in sql.longest_waiting(connection, limit=WORST)
