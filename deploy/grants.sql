@@ -1,0 +1,36 @@
+-- What each role may do with the project's tables. See docs/existing-postgres.md.
+--
+-- Run it as embedding_owner after every `embedding-assets init` that migrated the schema:
+--
+--     psql "$OWNER_URL" -v ON_ERROR_STOP=1 -f deploy/grants.sql
+
+GRANT SELECT ON embedding_assets_version TO embedding_worker, embedding_search;
+
+-- The worker. Postgres asks for UPDATE on a column to lock a row against others (FOR SHARE, FOR KEY
+-- SHARE, FOR UPDATE): that is all the worker does with the column created_at.
+GRANT SELECT, INSERT, UPDATE, DELETE ON embedding_queue TO embedding_worker;
+GRANT SELECT, INSERT ON embedding_attempts TO embedding_worker;
+GRANT SELECT, INSERT, UPDATE (created_at) ON embedding_models TO embedding_worker;
+GRANT SELECT, INSERT, DELETE, UPDATE (created_at) ON chunk_embeddings TO embedding_worker;
+GRANT SELECT, INSERT, DELETE ON transcript_chunks TO embedding_worker;
+GRANT SELECT ON vector_index_parts TO embedding_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON integrity_findings TO embedding_worker;
+GRANT SELECT, UPDATE ON integrity_progress TO embedding_worker;
+
+-- Whoever runs `embedding-assets search`. The vectors tell much of what was said: this role is for
+-- a service, not for each reader. A reader who needs no search gets transcript_chunks alone.
+GRANT SELECT ON transcript_chunks, chunk_embeddings, embedding_models, vector_index_parts
+    TO embedding_search;
+
+-- Where `init` made the recorder's tables, the importer writes them as embedding_owner.
+DO $$
+DECLARE source regclass;
+BEGIN
+    FOR source IN
+        SELECT oid FROM pg_class
+        WHERE oid IN (to_regclass('fathom_calls'), to_regclass('fathom_transcripts'))
+            AND pg_has_role(relowner, 'USAGE')
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO embedding_worker', source);
+    END LOOP;
+END $$;
