@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import total_ordering
 from typing import Any
 
 from embedding_assets.engine.database import Connection, Database, sql
@@ -21,7 +20,6 @@ OLDEST_PGVECTOR = (0, 7)
 Figure = int | float | str | None
 
 
-@total_ordering
 class Severity(StrEnum):
     """How bad something is, in this order."""
 
@@ -34,8 +32,18 @@ class Severity(StrEnum):
         """0, 1, 2: also the exit code of a probe."""
         return list(Severity).index(self)
 
-    def __lt__(self, other: object) -> bool:
-        return self.rank < Severity(str(other)).rank
+    # All four: text brings its own, by which "critical" comes before "healthy".
+    def __lt__(self, other: str) -> bool:
+        return self.rank < Severity(other).rank
+
+    def __le__(self, other: str) -> bool:
+        return self.rank <= Severity(other).rank
+
+    def __gt__(self, other: str) -> bool:
+        return self.rank > Severity(other).rank
+
+    def __ge__(self, other: str) -> bool:
+        return self.rank >= Severity(other).rank
 
 
 @dataclass(frozen=True, slots=True)
