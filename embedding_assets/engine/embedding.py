@@ -124,7 +124,7 @@ class EmbeddingRun:
         self._owners: dict[bytes, list[_Work]] = {}  # who waits for a text; the first one pays
         self._flying: dict[Future[Embedded], list[Input]] = {}
         self._more = True
-        self._others_hold_the_rest = False
+        self._rest_must_wait = False
         self._unanswered = 0
 
     def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
@@ -164,7 +164,7 @@ class EmbeddingRun:
                 done, _ = wait(self._flying, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     yield from self._receive(future, self._flying.pop(future))
-            elif self._others_hold_the_rest:
+            elif self._rest_must_wait and not self._packer:
                 time.sleep(POLL_SECONDS)
             self._claims.renew()
             if self._unanswered >= UNANSWERED_REQUESTS:
@@ -174,8 +174,8 @@ class EmbeddingRun:
 
     def _take_in(self, claimed: Iterator[Claim | None]) -> Iterator[Outcome]:
         """Claims and reads recordings until enough waits to keep the requests full."""
-        self._others_hold_the_rest = False
-        while self._more and self._has_room() and not self._others_hold_the_rest:
+        self._rest_must_wait = False
+        while self._more and self._has_room() and not self._rest_must_wait:
             self._claims.renew()
             try:
                 claim = next(claimed)
@@ -183,13 +183,13 @@ class EmbeddingRun:
                 self._more = False
                 return
             if claim is None:
-                self._others_hold_the_rest = True
+                self._rest_must_wait = True
             else:
                 yield from self._start(claim)
 
     def _send(self, pool: ThreadPoolExecutor) -> None:
         """Fills the free places in flight; a request that is not full waits while more may come."""
-        flush = not self._more or self._others_hold_the_rest or len(self._works) >= MOST_AT_ONCE
+        flush = not self._more or self._rest_must_wait or len(self._works) >= MOST_AT_ONCE
         while len(self._flying) < self._embedder.limits.concurrency:
             inputs = self._packer.take(flush=flush)
             if not inputs:
@@ -203,7 +203,7 @@ class EmbeddingRun:
     def _start(self, claim: Claim) -> Iterator[Outcome]:
         """Reads and chunks the recording, and queues the texts that have no vector yet."""
         # What failed before is handled with care from the start.
-        lane = Lane.small_batch if claim.attempts else self._lane
+        lane = Lane.small_batch if claim.attempts or claim.crashes else self._lane
         work = _Work(claim, time.monotonic(), lane)
         self._works.add(work)
         try:
@@ -327,6 +327,7 @@ class EmbeddingRun:
     def _end(self, work: _Work) -> Outcome:
         outcome = self._ended(work)
         self._works.remove(work)  # not before it is written down
+        self._claims.end(work.claim)
         return outcome
 
     def _ended(self, work: _Work) -> Outcome:

@@ -2,10 +2,11 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.transcripts import current_version
@@ -16,6 +17,7 @@ MAX_RECOVERIES = 3  # of a dead letter; then it waits for a person
 RECOVERED_AT_ONCE = 5
 RECONCILED_AT_ONCE = 500
 CLAIM_SIZE = 20  # recordings taken at once: few, so that racing workers share evenly
+SUSPECTS_AT_ONCE = 256  # of what never crashed; a quarter of it for each crash
 
 _DIED = "the run that worked on it died"
 
@@ -26,28 +28,48 @@ class Claim:
 
     recording_id: str
     attempts: int  # failed ones before this
+    crashes: int = 0  # runs that died with it in their hands
     attempt_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
+def most_at_once(crashes: int) -> int:
+    """How many equally suspect recordings a run may hold: 64, 16, 4, and from four crashes on one.
+
+    So a recording that kills its process is alone soon, and its neighbours are cleared in groups.
+    """
+    return max(1, SUSPECTS_AT_ONCE >> 2 * crashes) if crashes else CLAIM_SIZE
+
+
 class Claims:
-    """What one run holds: takes leases, renews them, gives them back."""
+    """What one run holds: takes leases, renews them, gives them back.
+
+    Suspects, which runs that died have held, are taken after all others, the least suspect first,
+    and only by a run that holds nothing else: if it dies too, one of them did it.
+    """
 
     def __init__(self, database: Database, run_id: str, lease: timedelta = LEASE) -> None:
         self.run_id = run_id
         self._database = database
         self._lease = lease
         self._renewed = time.monotonic()
+        self._held: dict[str, Claim] = {}
         self.dead_runs: set[str] = set()
         """Runs that held claims when they died, as this one found out."""
 
-    def due(self, *, time_budget: timedelta | None = None) -> Iterator[Claim]:
-        """Takes what is due, oldest first, until nothing is or the time budget is spent."""
+    def due(self, *, time_budget: timedelta | None = None) -> Iterator[Claim | None]:
+        """Takes what is due, oldest first, until nothing is or the time budget is spent.
+
+        None says: not before this run has ended what it holds.
+        """
         started = time.monotonic()
         while time_budget is None or time.monotonic() - started < time_budget.total_seconds():
             claims = self._database.retrying(self._claim_due)
-            if not claims:
+            if claims is None:
+                yield None
+            elif claims:
+                yield from self._hold(claims)
+            else:
                 return
-            yield from claims
 
     def these(self, recording_ids: Sequence[str]) -> Iterator[Claim | None]:
         """Takes these recordings in whatever state they are.
@@ -56,20 +78,24 @@ class Claims:
         """
         remaining = list(dict.fromkeys(recording_ids))
         while remaining:
-            held: list[str] = []
+            left: list[str] = []
             for start in range(0, len(remaining), CLAIM_SIZE):
                 ids = remaining[start : start + CLAIM_SIZE]
                 claims = self._database.retrying(partial(self._claim_these, recording_ids=ids))
-                yield from claims
+                yield from self._hold(claims)
                 taken = {claim.recording_id for claim in claims}
-                held.extend(id for id in ids if id not in taken)
-            if held:
+                left.extend(id for id in ids if id not in taken)
+            if left:
                 yield None
-            remaining = held
+            remaining = left
 
     def dead_letters(self) -> Iterator[Claim]:
         """Takes the oldest dead letters for one recovery each, as many as one round allows."""
-        yield from self._database.retrying(self._claim_dead_letters)
+        yield from self._hold(self._database.retrying(self._claim_dead_letters))
+
+    def end(self, claim: Claim) -> None:
+        """Notes that this run holds the recording no longer."""
+        self._held.pop(claim.recording_id, None)
 
     def take_over(self, dead_run: str) -> None:
         """Frees what a run holds that is known to have ended, without waiting for its leases."""
@@ -89,6 +115,17 @@ class Claims:
         self._database.retrying(
             lambda c: sql.release(c, run_id=self.run_id, max_attempts=MAX_ATTEMPTS)
         )
+        self._held.clear()
+
+    def _hold(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Notes what this run holds, when the claim is committed and not before."""
+        self._held.update((claim.recording_id, claim) for claim in claims)
+        return claims
+
+    def _must_wait(self, crashes: int) -> bool:
+        """Whether what this run holds and what it would take may not be held together."""
+        suspects = bool(crashes) or any(claim.crashes for claim in self._held.values())
+        return bool(self._held) and suspects
 
     def _expire(self, connection: Connection, dead_run: str | None = None) -> None:
         rows = sql.expire_claims(
@@ -101,27 +138,55 @@ class Claims:
         self.dead_runs.update(row.run_id for row in rows)
 
     def _claim_dead_letters(self, connection: Connection) -> list[Claim]:
+        crashes = sql.fewest_crashes_of_dead_letters(connection, max_recoveries=MAX_RECOVERIES)
+        if crashes is None:
+            return []
         rows = sql.claim_dead_letters(
             connection,
             run_id=self.run_id,
             lease=self._lease,
-            limit=RECOVERED_AT_ONCE,
             max_recoveries=MAX_RECOVERIES,
+            crashes=crashes,
+            limit=min(RECOVERED_AT_ONCE, most_at_once(crashes)),
         )
-        return [Claim(row.recording_id, row.attempts) for row in rows]
+        return _claims(rows)
 
-    def _claim_due(self, connection: Connection) -> list[Claim]:
+    def _claim_due(self, connection: Connection) -> list[Claim] | None:
+        """None: something is due, but must wait until this run has ended what it holds."""
         self._expire(connection)
-        rows = sql.claim_due(connection, run_id=self.run_id, lease=self._lease, limit=CLAIM_SIZE)
-        return [Claim(row.recording_id, row.attempts) for row in rows]
+        crashes = sql.fewest_crashes_due(connection)
+        if crashes is None:
+            return []
+        if self._must_wait(crashes):
+            return None
+        rows = sql.claim_due(
+            connection,
+            run_id=self.run_id,
+            lease=self._lease,
+            crashes=crashes,
+            limit=most_at_once(crashes),
+        )
+        return _claims(rows)
 
     def _claim_these(self, connection: Connection, recording_ids: list[str]) -> list[Claim]:
         self._expire(connection)
         sql.ensure_queued(connection, recording_ids=recording_ids)
+        crashes = sql.fewest_crashes_of(connection, recording_ids=recording_ids)
+        if crashes is None or self._must_wait(crashes):
+            return []
         rows = sql.claim_these(
-            connection, run_id=self.run_id, lease=self._lease, recording_ids=recording_ids
+            connection,
+            run_id=self.run_id,
+            lease=self._lease,
+            recording_ids=recording_ids,
+            crashes=crashes,
+            limit=most_at_once(crashes),
         )
-        return [Claim(row.recording_id, row.attempts) for row in rows]
+        return _claims(rows)
+
+
+def _claims(rows: Iterable[Any]) -> list[Claim]:
+    return [Claim(row.recording_id, row.attempts, row.crashes) for row in rows]
 
 
 def reconcile(database: Database) -> None:

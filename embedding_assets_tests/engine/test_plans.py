@@ -25,12 +25,24 @@ FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
 INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
 SELECT 'm', sha256((n || ':' || p)::bytea), '[1,2]', 1
 FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
+INSERT INTO embedding_attempts (attempt_id, recording_id, run_id, lane, outcome, seconds)
+SELECT gen_random_uuid(), 'r' || n, 'run ' || n / 100, 'standard', 'published', 1
+FROM generate_series(1, 20000) AS n;
 ANALYZE;
 """
 HASHES = [b"x" * 32, b"y" * 32]
 OFTEN: dict[str, dict[str, Any]] = {
-    "claim_due": {"run_id": "run", "lease": timedelta(minutes=5), "limit": 20},
-    "claim_these": {"run_id": "run", "lease": timedelta(minutes=5), "recording_ids": ["r1", "r2"]},
+    "fewest_crashes_due": {},
+    "claim_due": {"run_id": "run", "lease": timedelta(minutes=5), "crashes": 0, "limit": 20},
+    "fewest_crashes_of": {"recording_ids": ["r1", "r2"]},
+    "claim_these": {
+        "run_id": "run",
+        "lease": timedelta(minutes=5),
+        "recording_ids": ["r1", "r2"],
+        "crashes": 0,
+        "limit": 20,
+    },
+    "fewest_crashes_of_dead_letters": {"max_recoveries": 3},
     "expire_claims": {"dead_run": None, "run_id": "run", "max_attempts": 3, "error": "x"},
     "renew_leases": {"run_id": "run", "lease": timedelta(minutes=5)},
     "lock_claim": {"recording_id": "r1", "run_id": "run"},
@@ -63,7 +75,8 @@ def filled(server: Any, migrated_template: str) -> Any:
 def test_what_runs_often_reads_no_whole_table(filled: str, statement: str) -> None:
     with Database(filled) as database, database.transaction() as connection:
         plan = _plan(connection, getattr(sql, statement).sql, OFTEN[statement])
-    assert "Seq Scan" not in plan, plan
+    # There are a handful of models.
+    assert "Seq Scan" not in plan.replace("Seq Scan on embedding_models", ""), plan
 
 
 def _plan(connection: Connection, statement: str, parameters: dict[str, Any]) -> str:

@@ -56,14 +56,16 @@ WHERE status = 'dead_letter'
 ORDER BY next_attempt_at, recording_id;
 
 -- name: left_undone(run_id)
--- What this run took and did not finish: still claimed, or failed and not dealt with since.
+-- What this run took and did not finish: still claimed, or failed, or taken back when it died,
+-- and not dealt with since.
 SELECT queued.recording_id
 FROM embedding_queue AS queued
 WHERE (queued.status = 'processing' AND queued.claimed_by = :run_id)
-    OR (queued.status = 'failed' AND :run_id = (
-        SELECT attempts.run_id FROM embedding_attempts AS attempts
-        WHERE attempts.recording_id = queued.recording_id
-        ORDER BY attempts.finished_at DESC LIMIT 1))
+    OR ((queued.status = 'failed' OR queued.status = 'pending' AND queued.crashes > 0)
+        AND :run_id = (
+            SELECT attempts.run_id FROM embedding_attempts AS attempts
+            WHERE attempts.recording_id = queued.recording_id
+            ORDER BY attempts.finished_at DESC LIMIT 1))
 ORDER BY queued.recording_id;
 
 -- name: still_undone(recording_ids, run_id)
@@ -73,49 +75,67 @@ WHERE recording_id = ANY(:recording_ids::text[])
     AND (status IN ('pending', 'failed') OR (status = 'processing' AND claimed_by = :run_id))
 ORDER BY recording_id;
 
--- name: claim_due(run_id, lease, limit)
--- Takes the recordings that have waited longest, skipping what others are taking.
+-- name: fewest_crashes_due()$
+-- How suspect the least suspect is of what is due; NULL when nothing is.
+SELECT min(crashes) FROM embedding_queue
+WHERE status IN ('pending', 'failed') AND next_attempt_at <= now();
+
+-- name: claim_due(run_id, lease, crashes, limit)
+-- Takes the equally suspect that have waited longest, skipping what others are taking.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease
 FROM (
     SELECT recording_id FROM embedding_queue
-    WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
+    WHERE status IN ('pending', 'failed') AND crashes = :crashes AND next_attempt_at <= now()
     ORDER BY next_attempt_at, recording_id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE claimed.recording_id = due.recording_id
-RETURNING claimed.recording_id, claimed.attempts;
+RETURNING claimed.recording_id, claimed.attempts, claimed.crashes;
 
--- name: claim_these(run_id, lease, recording_ids)
--- Takes these recordings whatever their state, except those that a living run holds.
+-- name: fewest_crashes_of(recording_ids)$
+-- The same of these recordings, whatever their state, except those that a living run holds.
+SELECT min(crashes) FROM embedding_queue
+WHERE recording_id = ANY(:recording_ids::text[]) AND status <> 'processing';
+
+-- name: claim_these(run_id, lease, recording_ids, crashes, limit)
+-- Takes the equally suspect of these, whatever their state, except those that a living run holds.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease
 FROM (
     SELECT recording_id FROM embedding_queue
     WHERE recording_id = ANY(:recording_ids::text[]) AND status <> 'processing'
+        AND crashes = :crashes
     ORDER BY recording_id
+    LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ) AS free
 WHERE claimed.recording_id = free.recording_id
-RETURNING claimed.recording_id, claimed.attempts;
+RETURNING claimed.recording_id, claimed.attempts, claimed.crashes;
 
--- name: claim_dead_letters(run_id, lease, max_recoveries, limit)
--- Takes the dead letters that have waited longest, except those that wait for a person.
+-- name: fewest_crashes_of_dead_letters(max_recoveries)$
+-- The same of the dead letters that may be tried again without a person.
+SELECT min(crashes) FROM embedding_queue
+WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_at <= now();
+
+-- name: claim_dead_letters(run_id, lease, max_recoveries, crashes, limit)
+-- Takes the equally suspect that have waited longest, except those that wait for a person.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
 FROM (
     SELECT recording_id FROM embedding_queue
     WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_at <= now()
+        AND crashes = :crashes
     ORDER BY next_attempt_at, recording_id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE claimed.recording_id = due.recording_id
-RETURNING claimed.recording_id, claimed.attempts;
+RETURNING claimed.recording_id, claimed.attempts, claimed.crashes;
 
 -- name: renew_leases(lease, run_id)!
 -- Says that this run is alive.
@@ -140,7 +160,7 @@ FOR UPDATE;
 UPDATE embedding_queue
 SET status = CASE WHEN :changed THEN 'pending' ELSE 'completed' END,
     claimed_by = NULL, lease_expires_at = NULL, completed_at = now(), next_attempt_at = now(),
-    attempts = 0, recoveries = 0, last_error = NULL, error_kind = NULL,
+    attempts = 0, recoveries = 0, crashes = 0, last_error = NULL, error_kind = NULL,
     transcript_version = :version, chunk_count = :chunks, token_count = :tokens
 WHERE recording_id = :recording_id;
 
@@ -174,25 +194,53 @@ WHERE released.recording_id = held.recording_id;
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 
 -- name: expire_claims(dead_run, run_id, error, max_attempts)
--- Takes back what dead runs held, and one run that is known to be dead; a crash is an attempt.
-WITH dead AS (
-    SELECT recording_id, claimed_by, started_at, attempts FROM embedding_queue
-    WHERE status = 'processing'
-        AND (lease_expires_at < now() OR claimed_by = :dead_run) AND claimed_by <> :run_id
-    FOR UPDATE SKIP LOCKED
+-- Takes back what dead runs held, and one run that is known to be dead.
+-- A crash is an attempt of a recording that the dead run held alone: nothing else can have killed
+-- it. Of several nobody knows which one did: they are due at once, at no cost but suspicion.
+WITH dead_runs AS (
+    -- All leases of a run are renewed together, but for rows that are locked at that moment.
+    SELECT claimed_by AS run_id, count(*) AS held FROM embedding_queue
+    WHERE status = 'processing' AND claimed_by <> :run_id
+    GROUP BY claimed_by
+    HAVING max(lease_expires_at) < now() OR claimed_by = :dead_run
+), dead AS (
+    SELECT queued.recording_id, queued.claimed_by, queued.started_at, queued.attempts,
+           queued.crashes,
+           dead_runs.held = 1 AND NOT EXISTS (
+               -- The others may have been taken back before, and this one been locked then.
+               SELECT FROM embedding_attempts AS earlier
+               WHERE earlier.run_id = queued.claimed_by AND earlier.error_kind = 'crashed'
+                   AND earlier.finished_at >= queued.started_at) AS alone
+    FROM embedding_queue AS queued
+    JOIN dead_runs ON dead_runs.run_id = queued.claimed_by
+    WHERE queued.status = 'processing'
+        -- Asked again, because a renewal may have come in between.
+        AND (queued.lease_expires_at < now() OR queued.claimed_by = :dead_run)
+    ORDER BY queued.recording_id
+    FOR UPDATE OF queued SKIP LOCKED
 ), attempt AS (
+    -- The model is the live one: a run works with no other.
     INSERT INTO embedding_attempts
-        (attempt_id, recording_id, run_id, lane, outcome, error_kind, error, seconds)
-    SELECT gen_random_uuid(), recording_id, claimed_by, 'standard', 'failed', 'crashed',
-           :error, greatest(0, extract(epoch FROM now() - started_at))
+        (attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, seconds)
+    SELECT gen_random_uuid(), recording_id, claimed_by,
+           CASE WHEN attempts + crashes > 0 THEN 'small_batch' ELSE 'standard' END,
+           (SELECT model FROM embedding_models WHERE is_live),
+           CASE WHEN alone THEN 'failed' ELSE 'released' END, 'crashed', :error,
+           greatest(0, extract(epoch FROM now() - started_at))
     FROM dead
 )
 UPDATE embedding_queue AS taken
-SET status = CASE WHEN dead.attempts + 1 >= :max_attempts THEN 'dead_letter' ELSE 'failed' END,
-    claimed_by = NULL, lease_expires_at = NULL, attempts = dead.attempts + 1,
-    next_attempt_at = now() + CASE WHEN dead.attempts + 1 >= :max_attempts
-                                   THEN interval '1 hour' ELSE interval '0' END,
-    error_kind = 'crashed', last_error = :error
+SET status = CASE WHEN dead.attempts + dead.alone::int >= :max_attempts THEN 'dead_letter'
+                  WHEN dead.alone THEN 'failed' ELSE 'pending' END,
+    claimed_by = NULL, lease_expires_at = NULL, attempts = dead.attempts + dead.alone::int,
+    recoveries = CASE WHEN dead.attempts >= :max_attempts AND NOT dead.alone
+                      THEN greatest(taken.recoveries - 1, 0) ELSE taken.recoveries END,
+    crashes = least(dead.crashes + 1, 100),
+    next_attempt_at = CASE WHEN NOT dead.alone THEN least(taken.next_attempt_at, now())
+                           WHEN dead.attempts + 1 >= :max_attempts THEN now() + interval '1 hour'
+                           ELSE now() END,
+    error_kind = CASE WHEN dead.alone THEN 'crashed' ELSE taken.error_kind END,
+    last_error = CASE WHEN dead.alone THEN :error ELSE taken.last_error END
 FROM dead
 WHERE taken.recording_id = dead.recording_id
 RETURNING taken.recording_id, dead.claimed_by AS run_id;
