@@ -2,17 +2,23 @@
 
 import dagster as dg
 
+from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
 from embedding_assets.assets.transcript_chunks import transcript_chunks
+from embedding_assets.checks import health_checks
 from embedding_assets.jobs import (
+    check_health,
     embed_recording,
     embed_recordings,
     recover_dead_letters,
+    send_alert,
+    snapshot_health,
     sweep_vectors,
 )
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.schedules import build_schedules
 from embedding_assets.sensors import (
+    alert_on_health_change,
     discover_recordings,
     relaunch_cancelled_recordings,
     relaunch_failed_recordings,
@@ -20,10 +26,24 @@ from embedding_assets.sensors import (
 from embedding_assets.settings import Settings
 
 defs = dg.Definitions(
-    assets=[fathom_calls, fathom_transcripts, transcript_chunks],
-    jobs=[embed_recordings, embed_recording, recover_dead_letters, sweep_vectors],
+    assets=[fathom_calls, fathom_transcripts, transcript_chunks, embedding_health],
+    asset_checks=[health_checks],
+    jobs=[
+        embed_recordings,
+        embed_recording,
+        recover_dead_letters,
+        sweep_vectors,
+        check_health,
+        snapshot_health,
+        send_alert,
+    ],
     schedules=build_schedules(Settings()),
-    sensors=[discover_recordings, relaunch_failed_recordings, relaunch_cancelled_recordings],
+    sensors=[
+        discover_recordings,
+        relaunch_failed_recordings,
+        relaunch_cancelled_recordings,
+        alert_on_health_change,
+    ],
     resources={"engine": EmbeddingEngine()},
     # A second process for each run costs two seconds and gains nothing here.
     executor=dg.in_process_executor,

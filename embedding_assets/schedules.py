@@ -3,8 +3,14 @@
 import dagster as dg
 
 from embedding_assets.engine import queue
-from embedding_assets.jobs import embed_recordings, recover_dead_letters, sweep_vectors
-from embedding_assets.launching import living_workers, worker_request
+from embedding_assets.jobs import (
+    check_health,
+    embed_recordings,
+    recover_dead_letters,
+    snapshot_health,
+    sweep_vectors,
+)
+from embedding_assets.launching import UNFINISHED, living_workers, worker_request
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.settings import Settings
 from embedding_assets.workers import workers_wanted
@@ -57,4 +63,35 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Deletes vectors that no chunk has referred to for a day.",
     )
-    return [embed_pending, recover, sweep]
+
+    @dg.schedule(
+        name="check_health",
+        job=check_health,
+        cron_schedule=settings.check_health_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks at the system's health; never twice at once.",
+    )
+    def check_health_often(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return _one_at_a_time(context.instance, check_health.name)
+
+    @dg.schedule(
+        name="snapshot_health",
+        job=snapshot_health,
+        cron_schedule=settings.snapshot_health_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Keeps what health is, for the trend; never twice at once.",
+    )
+    def snapshot_health_hourly(
+        context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        return _one_at_a_time(context.instance, snapshot_health.name)
+
+    return [embed_pending, recover, sweep, check_health_often, snapshot_health_hourly]
+
+
+def _one_at_a_time(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:
+    """Runs of one job do not pile up, however long one takes or waits."""
+    unfinished = instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED), limit=1)
+    if unfinished:
+        return dg.SkipReason(f"run {unfinished[0].run_id} is not finished")
+    return dg.RunRequest()

@@ -240,6 +240,16 @@ def measure(connection: Connection) -> Numbers:
     return Numbers(**sql.health_numbers(connection, max_recoveries=MAX_RECOVERIES)._asdict())
 
 
+def attempts_by_hour(database: Database, since: datetime) -> list[dict[str, Any]]:
+    """The attempts that ended since then, added up by hour (UTC), outcome and kind of failure.
+
+    Raises:
+        EmbeddingAssetsError: the database cannot be read.
+    """
+    with database.transaction(snapshot=True) as connection:
+        return [row._asdict() for row in sql.attempts_by_hour(connection, since=since)]
+
+
 def _dead_letters_told(connection: Connection) -> tuple[DeadLetter, ...]:
     rows = sql.worst_dead_letters(connection, limit=DEAD_LETTERS, max_recoveries=MAX_RECOVERIES)
     return tuple(DeadLetter(**row._asdict()) for row in rows)

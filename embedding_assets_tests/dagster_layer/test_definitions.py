@@ -10,12 +10,30 @@ from embedding_assets.partitions import RECORDINGS
 from embedding_assets.schedules import build_schedules
 from embedding_assets.settings import Settings
 
-ASSETS = {"fathom_calls", "fathom_transcripts", "transcript_chunks"}
-JOBS = {"embed_recordings", "embed_recording", "recover_dead_letters", "sweep_vectors"}
+ASSETS = {"fathom_calls", "fathom_transcripts", "transcript_chunks", "embedding_health"}
+CHECKS = {
+    "configuration",
+    "dead_letters",
+    "pending_backlog",
+    "recent_activity",
+    "completion_rate",
+    "stale_claims",
+    "chunk_integrity",
+}
+JOBS = {
+    "embed_recordings",
+    "embed_recording",
+    "recover_dead_letters",
+    "sweep_vectors",
+    "check_health",
+    "snapshot_health",
+}
 SCHEDULES = {
     "embed_pending": "embed_recordings",
     "recover_dead_letters": "recover_dead_letters",
     "sweep_vectors": "sweep_vectors",
+    "check_health": "check_health",
+    "snapshot_health": "snapshot_health",
 }
 SENSORS = {
     "discover_recordings",
@@ -34,6 +52,8 @@ def test_the_names_are_those_that_the_ui_and_the_documentation_use() -> None:
     assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == ASSETS
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == JOBS
+    checks = {key.name for key in repository.asset_graph.asset_check_keys}
+    assert checks == CHECKS
     assert {s.name: s.job_name for s in repository.schedule_defs} == SCHEDULES
     assert {sensor.name for sensor in repository.sensor_defs} == SENSORS
 
@@ -46,9 +66,11 @@ def test_everything_has_a_description() -> None:
     }
     descriptions |= {schedule.name: schedule.description for schedule in repository.schedule_defs}
     descriptions |= {sensor.name: sensor.description for sensor in repository.sensor_defs}
+    for key in graph.asset_check_keys:
+        descriptions[f"check {key.name}"] = graph.get(key).description
     for name in JOBS:
         descriptions[f"job {name}"] = repository.get_job(name).description
-    assert len(descriptions) >= len(ASSETS | SENSORS) + len(SCHEDULES) + len(JOBS)
+    assert len(descriptions) >= len(ASSETS | SENSORS | CHECKS) + len(SCHEDULES) + len(JOBS)
     assert [name for name, text in descriptions.items() if not text] == []
 
 
@@ -74,6 +96,8 @@ def test_the_asset_is_partitioned_by_recording_and_launched_in_ranges_of_fifty()
         ("EMBED_PENDING_CRON", "embed_pending", "*/5 * * * *"),
         ("RECOVER_DEAD_LETTERS_CRON", "recover_dead_letters", "0 */6 * * *"),
         ("SWEEP_VECTORS_CRON", "sweep_vectors", "17 3 * * *"),
+        ("CHECK_HEALTH_CRON", "check_health", "*/10 * * * *"),
+        ("SNAPSHOT_HEALTH_CRON", "snapshot_health", "0 * * * *"),
     ],
 )
 def test_the_times_of_the_schedules_are_settings(
