@@ -40,6 +40,7 @@ from embedding_assets.engine.vectors import (
 LARGE_RECORDING = 500  # chunks: a call of several hours
 MOST_AT_ONCE = 256  # recordings held in memory
 UNANSWERED_REQUESTS = 3  # so many in a row, and the run stops asking: the API is down
+REFUSED_RECORDINGS = 3  # so many before any text is accepted, and the configuration is at fault
 POLL_SECONDS = 0.5
 STOPPING_SECONDS = 5.0  # for requests under way when a run stops: they are paid for
 
@@ -126,6 +127,8 @@ class EmbeddingRun:
         self._more = True
         self._rest_must_wait = False
         self._unanswered = 0
+        self._accepted = False  # whether the model took any text yet
+        self._refused: set[str] = set()  # recordings of which it refused a text before that
 
     def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
         """Processes recordings as they are claimed; each outcome comes the moment it is committed.
@@ -164,13 +167,16 @@ class EmbeddingRun:
                 done, _ = wait(self._flying, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     yield from self._receive(future, self._flying.pop(future))
-            elif self._rest_must_wait and not self._packer:
-                time.sleep(POLL_SECONDS)
+            else:
+                yield from self._settle()
+                if self._rest_must_wait:
+                    time.sleep(POLL_SECONDS)
             self._claims.renew()
             if self._unanswered >= UNANSWERED_REQUESTS:
                 # The recordings whose texts were not sent are given back, at no cost to them.
                 self._more = False
                 self._packer.clear()
+        yield from self._settle()
 
     def _take_in(self, claimed: Iterator[Claim | None]) -> Iterator[Outcome]:
         """Claims and reads recordings until enough waits to keep the requests full."""
@@ -244,9 +250,11 @@ class EmbeddingRun:
             yield from self._decide(inputs, error)
         else:
             self._unanswered = 0
+            self._accepted = True
             rows = vector_rows(inputs, answer)
             self._pay(rows, answer)
             yield from self._store(inputs, rows)
+            yield from self._settle()
 
     def _decide(self, inputs: list[Input], error: EmbeddingAssetsError) -> Iterator[Outcome]:
         """What a failed call means for its texts."""
@@ -256,9 +264,28 @@ class EmbeddingRun:
             # Halve, until the input that the model refuses stands alone.
             half = len(inputs) // 2
             self._packer.put_back(inputs[:half], inputs[half:])
+            yield from self._fail(self._waiting_for(inputs))
             return
+        if isinstance(error, InvalidInputError) and not self._accepted:
+            self._doubt(inputs[0], error)
         self._unanswered += isinstance(error, TransientError)
         yield from self._give_up(inputs, error)
+
+    def _doubt(self, refused: Input, error: InvalidInputError) -> None:
+        """Raises ConfigurationError when the model seems to refuse every text.
+
+        A recording that was refused before is no evidence: its own text may well be at fault.
+        """
+        claim = self._owners[refused.content_hash][0].claim
+        if not claim.was_refused:
+            self._refused.add(claim.recording_id)
+        if len(self._refused) >= REFUSED_RECORDINGS:
+            raise ConfigurationError(
+                f"{error}; so it did for {len(self._refused)} recordings, and it accepted none:"
+                " check OPENAI_BASE_URL, EMBEDDING_MODEL and EMBEDDING_MAX_INPUT_TOKENS"
+            )
+        # A cluster of bad texts must not keep the good ones behind it from being asked.
+        self._packer.turn()
 
     def _charge(self, inputs: list[Input], error: EmbeddingAssetsError) -> None:
         """A failed call is on the account of the first recording that waits for its first text."""
@@ -275,7 +302,7 @@ class EmbeddingRun:
         self._owners[rows[0].content_hash][0].requests += answer.requests
 
     def _store(self, inputs: list[Input], rows: list[VectorRow]) -> Iterator[Outcome]:
-        works = dict.fromkeys(work for row in rows for work in self._owners[row.content_hash])
+        works = self._waiting_for(inputs)
         try:
             for lane, batch in self._batches.items():
                 careful = [row for row in rows if self._lane_of(row.content_hash) is lane]
@@ -299,30 +326,49 @@ class EmbeddingRun:
 
     def _give_up(self, inputs: list[Input], error: EmbeddingAssetsError) -> Iterator[Outcome]:
         """Fails every recording that needs one of these texts, once nothing of it is in flight."""
-        failed: dict[_Work, None] = {}
+        works = self._waiting_for(inputs)
+        for work in works:
+            work.failure = work.failure or error
         for item in inputs:
             for work in self._owners.pop(item.content_hash):
                 work.waiting.discard(item.content_hash)
-                work.failure = work.failure or error
-                failed[work] = None
+        yield from self._fail(works)
+
+    def _fail(self, works: Iterable[_Work]) -> Iterator[Outcome]:
+        """Sends no more of those that failed, and ends them if nothing of them is in flight."""
+        failed = [work for work in works if work.failure]
         for work in failed:
             self._drop_queued(work)
         yield from self._finish(failed)
 
+    def _waiting_for(self, inputs: Iterable[Input]) -> list[_Work]:
+        """The recordings that need one of these texts."""
+        works = (work for item in inputs for work in self._owners[item.content_hash])
+        return list(dict.fromkeys(works))
+
     def _drop_queued(self, work: _Work) -> None:
         """Forgets the texts of a failed recording that are not sent yet and nobody else needs."""
+        unwanted: list[bytes] = []
         for content_hash in self._packer.queued(work.waiting):
             owners = self._owners[content_hash]
             owners.remove(work)
             work.waiting.discard(content_hash)
             if not owners:
                 del self._owners[content_hash]
-                self._packer.drop(content_hash)
+                unwanted.append(content_hash)
+        self._packer.drop(unwanted)
 
     def _finish(self, works: Iterable[_Work]) -> Iterator[Outcome]:
         for work in works:
-            if not work.waiting and work in self._works:
+            # While nothing was accepted, a refusal may be the configuration's fault.
+            in_doubt = isinstance(work.failure, InvalidInputError) and not self._accepted
+            if not work.waiting and work in self._works and not in_doubt:
                 yield self._end(work)
+
+    def _settle(self) -> Iterator[Outcome]:
+        """Ends what was in doubt, now that a text was accepted, or that none is left to ask."""
+        for work in [work for work in self._works if work.failure and not work.waiting]:
+            yield self._end(work)
 
     def _end(self, work: _Work) -> Outcome:
         outcome = self._ended(work)

@@ -26,7 +26,7 @@ class Packer:
         self._packed: deque[list[Input]] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._packed)
+        return bool(self._waiting) or any(self._packed)
 
     @property
     def is_full(self) -> bool:
@@ -46,18 +46,29 @@ class Packer:
         """Queues whole requests, to be sent next as they are."""
         self._packed.extendleft(reversed(requests))
 
+    def turn(self) -> None:
+        """Of the requests that were put back, those that would come last come first."""
+        self._packed.reverse()
+
     def queued(self, hashes: Collection[bytes]) -> list[bytes]:
         """Of these texts, those that can still be dropped."""
-        return [content_hash for content_hash in hashes if content_hash in self._waiting]
+        packed = {item.content_hash for request in self._packed for item in request}
+        return [each for each in hashes if each in self._waiting or each in packed]
 
-    def drop(self, content_hash: bytes) -> None:
-        """Forgets one queued text."""
-        self._tokens -= self._waiting.pop(content_hash).planned_tokens
+    def drop(self, hashes: Collection[bytes]) -> None:
+        """Forgets queued texts."""
+        dropped = set(hashes)
+        for content_hash in dropped & self._waiting.keys():
+            self._tokens -= self._waiting.pop(content_hash).planned_tokens
+        for request in self._packed:
+            request[:] = [item for item in request if item.content_hash not in dropped]
 
     def take(self, *, flush: bool) -> list[Input]:
         """The next request; empty if none is full yet, unless `flush` says not to wait for more."""
-        if self._packed:
-            return self._packed.popleft()
+        while self._packed:
+            request = self._packed.popleft()
+            if request:  # not all of it was dropped
+                return request
         inputs: list[Input] = []
         tokens = 0
         for item in self._waiting.values():
@@ -71,8 +82,7 @@ class Packer:
         has_room = len(inputs) < self._limits.max_inputs and tokens < self._limits.max_tokens
         if is_all and has_room and not flush:
             return []
-        for item in inputs:
-            self.drop(item.content_hash)
+        self.drop([item.content_hash for item in inputs])
         return inputs
 
     def clear(self) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.errors import ErrorKind
 from embedding_assets.engine.transcripts import current_version
 
 LEASE = timedelta(minutes=5)
@@ -29,6 +30,7 @@ class Claim:
     recording_id: str
     attempts: int  # failed ones before this
     crashes: int = 0  # runs that died with it in their hands
+    was_refused: bool = False  # by the model, the last time it failed
     attempt_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
@@ -186,7 +188,15 @@ class Claims:
 
 
 def _claims(rows: Iterable[Any]) -> list[Claim]:
-    return [Claim(row.recording_id, row.attempts, row.crashes) for row in rows]
+    return [
+        Claim(
+            row.recording_id,
+            attempts=row.attempts,
+            crashes=row.crashes,
+            was_refused=row.error_kind == ErrorKind.INVALID_INPUT,
+        )
+        for row in rows
+    ]
 
 
 def reconcile(database: Database) -> None:

@@ -55,3 +55,17 @@ def test_requests_that_were_put_back_come_first() -> None:
     packer.put_back(inputs[:1], inputs[1:3])
     taken = [packer.take(flush=True) for _ in range(3)]
     assert taken == [inputs[:1], inputs[1:3], inputs[3:]]
+
+
+def test_texts_can_be_dropped_wherever_they_wait() -> None:
+    packer = Packer(LIMITS)
+    inputs = [Input(bytes([n]), str(n), 1) for n in range(6)]
+    packer.add(inputs[4])
+    packer.add(inputs[5])
+    packer.put_back(inputs[:2], inputs[2:4])
+    assert packer.queued([bytes([n]) for n in (1, 3, 5, 9)]) == [bytes([n]) for n in (1, 3, 5)]
+    packer.drop([item.content_hash for item in (inputs[0], inputs[1], inputs[3], inputs[5])])
+    assert [packer.take(flush=True) for _ in range(3)] == [[inputs[2]], [inputs[4]], []]
+    packer.put_back(inputs[:2])
+    packer.drop([item.content_hash for item in inputs[:2]])
+    assert not packer

@@ -93,7 +93,7 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE claimed.recording_id = due.recording_id
-RETURNING claimed.recording_id, claimed.attempts, claimed.crashes;
+RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
 -- name: fewest_crashes_of(recording_ids)$
 -- The same of these recordings, whatever their state, except those that a living run holds.
@@ -114,7 +114,7 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) AS free
 WHERE claimed.recording_id = free.recording_id
-RETURNING claimed.recording_id, claimed.attempts, claimed.crashes;
+RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
 -- name: fewest_crashes_of_dead_letters(max_recoveries)$
 -- The same of the dead letters that may be tried again without a person.
@@ -135,7 +135,7 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE claimed.recording_id = due.recording_id
-RETURNING claimed.recording_id, claimed.attempts, claimed.crashes;
+RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
 -- name: renew_leases(lease, run_id)!
 -- Says that this run is alive.
