@@ -8,25 +8,22 @@ from pydantic import Field
 
 from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.transcript_chunks import transcript_chunks
-from embedding_assets.channels import ChannelError, channels
 from embedding_assets.checks import health_checks
 from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
 from embedding_assets.engine.embedding import Lane, Outcome
-from embedding_assets.engine.health import Severity
 from embedding_assets.engine.sweeping import sweep
-from embedding_assets.event_batches import log_in_batches
 from embedding_assets.partitions import add_partitions
 from embedding_assets.resources import EmbeddingEngine
-from embedding_assets.settings import Settings
 from embedding_assets.wiring import Session
 
 
 @dg.op(
+    out={},
     description="Claims recordings that are due, embeds them, and claims again until none is.",
 )
 def embed_due_recordings(
     context: dg.OpExecutionContext, config: WorkerConfig, engine: EmbeddingEngine
-) -> None:
+) -> Iterator[dg.AssetMaterialization]:
     """Logs the same event for each recording as materializing its partition would."""
 
     def embed(session: Session) -> Iterator[Outcome]:
@@ -36,7 +33,7 @@ def embed_due_recordings(
         budget = config.time_budget_seconds
         return session.due(None if budget is None else timedelta(seconds=budget))
 
-    log_in_batches(context, run_session(context, engine, config, embed))
+    yield from run_session(context, engine, config, embed)
 
 
 @dg.job(description="Embeds every recording that is due. Any number of these may run at once.")
@@ -119,38 +116,3 @@ snapshot_health = dg.define_asset_job(
     tags=_SECONDS,
     description="Keeps what health is now, for the trend.",
 )
-
-
-class AlertConfig(dg.Config):
-    """One message for one channel."""
-
-    channel: str = Field(description="The channel's name, as `embedding-assets alert-test` shows.")
-    title: str
-    text: str
-    severity: Severity
-
-
-@dg.op(description="Sends one alert to one channel of ALERT_URLS.")
-def send_to_channel(config: AlertConfig) -> None:
-    """Fails if the channel does not take it; the sensor asks for another run then.
-
-    Raises:
-        dg.Failure: naming the channel, without its URL.
-    """
-    channel = channels(Settings()).find(config.channel)
-    if channel is None:
-        raise dg.Failure(f"ALERT_URLS has no channel {config.channel} any more")
-    try:
-        channel.send(config.title, config.text, config.severity)
-    except ChannelError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-
-
-@dg.job(
-    description="Tells people of a change in health; alert_on_health_change asks for these runs.",
-    # Before whatever else waits in the queue.
-    tags={"dagster/priority": "10"},
-)
-def send_alert() -> None:
-    """The graph of one op."""
-    send_to_channel()
