@@ -197,6 +197,24 @@ class Layer:
         assert run is not None
         return run
 
+    def materializations(self, result: dg.ExecuteInProcessResult) -> dict[str | None, Any]:
+        """The metadata of each partition that the run materialized, as Dagster's storage has it.
+
+        None of them is there twice.
+        """
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        logged = [
+            entry.asset_materialization
+            for entry in self.instance.all_logs(result.run_id, of_type=kind)
+        ]
+        found = {
+            each.partition: {name: value.value for name, value in each.metadata.items()}
+            for each in logged
+            if each is not None
+        }
+        assert len(found) == len(logged)
+        return found
+
     def materialized(self) -> set[str]:
         """The partitions that Dagster shows as materialized."""
         return self.instance.get_materialized_partitions(TRANSCRIPT_CHUNKS)
@@ -265,16 +283,3 @@ def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, dict[str, Any]]:
     assert failure is not None
     assert failure.description is not None
     return failure.description, {name: value.value for name, value in failure.metadata.items()}
-
-
-def materializations(result: dg.ExecuteInProcessResult) -> dict[str | None, dict[str, Any]]:
-    """The metadata of each partition that the run materialized; none of them twice."""
-    events = result.get_asset_materialization_events()
-    found = {
-        event.partition: {
-            name: value.value for name, value in event.materialization.metadata.items()
-        }
-        for event in events
-    }
-    assert len(found) == len(events)
-    return found

@@ -14,7 +14,6 @@ from embedding_assets_tests.dagster_layer.conftest import (
     MARKER,
     Layer,
     Tick,
-    materializations,
     refusing_the_marker,
 )
 from embedding_assets_tests.engine.conftest import talk
@@ -84,7 +83,7 @@ def test_only_what_a_range_left_undone_is_launched_again_as_its_partitions(
 
     api.faults = []
     for request in requests:
-        (metadata,) = materializations(_run_again(layer, request)).values()
+        (metadata,) = layer.materializations(_run_again(layer, request)).values()
         assert metadata["lane"] == "small_batch"
     assert set(layer.partition_states().values()) == {"MATERIALIZED"}
     assert api.stats.sent_twice == []
@@ -123,7 +122,7 @@ def test_more_than_ten_are_launched_again_as_one_worker(
     assert request.run_key == failed.run_id
     assert request.tags == {**request.tags, RELAUNCH_OF_TAG: failed.run_id}
     api.faults = []
-    found = materializations(_run_again(layer, request))
+    found = layer.materializations(_run_again(layer, request))
     assert set(found) == set(names[:11])
     assert {metadata["lane"] for metadata in found.values()} == {"small_batch"}
 

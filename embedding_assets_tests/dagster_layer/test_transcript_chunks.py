@@ -5,7 +5,6 @@ from embedding_assets_tests.dagster_layer.conftest import (
     MARKER,
     Layer,
     failure_of,
-    materializations,
     refusing_the_marker,
 )
 from embedding_assets_tests.engine.conftest import talk
@@ -18,7 +17,7 @@ def test_a_partition_is_materialized_with_what_it_took(layer: Layer, api: Loopba
     layer.add_calls(a=talk("a", 60), b=talk("b", 60))
     result = layer.materialize("a")
     assert result.success
-    ((partition, metadata),) = materializations(result).items()
+    ((partition, metadata),) = layer.materializations(result).items()
     assert partition == "a"
     seconds = metadata.pop("seconds")
     assert 0 < seconds < 60
@@ -41,7 +40,7 @@ def test_a_range_materializes_each_of_its_partitions(layer: Layer) -> None:
     layer.add_calls(**{name: talk(name, 20) for name in "abcde"})
     result = layer.materialize("b", "d")
     assert result.success
-    assert set(materializations(result)) == {"b", "c", "d"}
+    assert set(layer.materializations(result)) == {"b", "c", "d"}
     assert layer.materialized() == {"b", "c", "d"}
 
 
@@ -53,7 +52,7 @@ def test_a_range_shows_the_one_that_failed_as_failed_and_the_others_as_materiali
     layer.add_calls(**calls)
     api.faults = [refusing_the_marker()]
     result = layer.materialize("a", "e")
-    assert set(materializations(result)) == {"a", "b", "d", "e"}
+    assert set(layer.materializations(result)) == {"a", "b", "d", "e"}
     text, metadata = failure_of(result)
     assert text.startswith("1 recordings failed: c: invalid_input: ")
     assert metadata["failed_recordings"] == ["c"]
@@ -85,9 +84,9 @@ def test_no_text_of_a_transcript_is_in_what_dagster_keeps(layer: Layer, api: Loo
 
 def test_materializing_again_sends_nothing(layer: Layer, api: LoopbackAPI) -> None:
     layer.add_calls(a=talk("a", 60))
-    (first,) = materializations(layer.materialize("a")).values()
+    (first,) = layer.materializations(layer.materialize("a")).values()
     requests = api.stats.requests
-    (again,) = materializations(layer.materialize("a")).values()
+    (again,) = layer.materializations(layer.materialize("a")).values()
     assert (again["chunks"], again["embedded"]) == (first["chunks"], 0)
     assert (again["reused"], again["tokens"], again["cost_usd"]) == (first["chunks"], 0, 0.0)
     assert api.stats.requests == requests
@@ -98,7 +97,7 @@ def test_an_edit_embeds_only_what_changed(layer: Layer, api: LoopbackAPI) -> Non
     layer.add_calls(a=talk("a", 200))
     layer.materialize("a")
     layer.execute("UPDATE fathom_transcripts SET edited_text = 'corrected' WHERE position = 100")
-    (again,) = materializations(layer.materialize("a")).values()
+    (again,) = layer.materializations(layer.materialize("a")).values()
     assert 0 < again["embedded"] <= 3
     assert again["reused"] == again["chunks"] - again["embedded"] > 3
     assert api.stats.sent_twice == []
@@ -110,15 +109,15 @@ def test_the_partition_of_a_deleted_call_leaves_no_chunks_and_no_event(layer: La
     layer.execute("DELETE FROM fathom_calls WHERE recording_id = 'a'")
     result = layer.materialize("a")
     assert result.success
-    assert materializations(result) == {}
+    assert layer.materializations(result) == {}
     assert layer.rows("SELECT DISTINCT recording_id FROM transcript_chunks") == [("b",)]
     assert layer.statuses() == {"b": "completed"}
 
 
 def test_the_configured_lane_and_batch_reach_the_engine(layer: Layer) -> None:
     layer.add_calls(a=talk("a", 150), b=talk("b", 150))
-    (careful,) = materializations(layer.materialize("a", lane="small_batch")).values()
-    (sized,) = materializations(layer.materialize("b", insert_batch=2)).values()
+    (careful,) = layer.materializations(layer.materialize("a", lane="small_batch")).values()
+    (sized,) = layer.materializations(layer.materialize("b", insert_batch=2)).values()
     assert (careful["lane"], sized["lane"]) == ("small_batch", "standard")
     batches = layer.rows(
         "SELECT recording_id, smallest_insert_batch FROM embedding_attempts ORDER BY 1"
