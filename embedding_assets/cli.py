@@ -358,6 +358,36 @@ def demo() -> None:
         raise EmbeddingAssetsError(summary.error or "the run failed")
 
 
+@main.command(name="alert-test")
+@click.pass_context
+def alert_test(ctx: click.Context) -> None:
+    """Send a test message to every channel of ALERT_URLS, and say which took it."""
+    from embedding_assets.channels import ChannelError, channels  # noqa: PLC0415
+    from embedding_assets.engine.health import Severity  # noqa: PLC0415
+
+    settings = Settings()
+    listed = channels(settings)
+    if not listed.channels and not listed.problems:
+        raise ConfigurationError(
+            "ALERT_URLS is not set: give it Apprise's URLs, such as slack://… or mailto://…, with"
+            " a space between them"
+        )
+    failed = False
+    for channel in listed.channels:
+        try:
+            channel.send(f"{settings.alert_name}: test", ALERT_TEST, Severity.HEALTHY)
+        except ChannelError as error:
+            failed = True
+            _complain(error)
+        else:
+            out.print(f"{channel.name} took the message", markup=False)
+    for problem in listed.problems:
+        _complain(ConfigurationError(problem))
+    ctx.exit(MISCONFIGURED if listed.problems else FAILED if failed else 0)
+
+
+ALERT_TEST = "A test of this channel: nothing is wrong, alerts arrive here."
+
 DEMO_QUESTIONS = (
     "what does it cost per truck?",
     "why did the import fail?",

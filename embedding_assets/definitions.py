@@ -11,12 +11,14 @@ from embedding_assets.jobs import (
     embed_recording,
     embed_recordings,
     recover_dead_letters,
+    send_alert,
     snapshot_health,
     sweep_vectors,
 )
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.schedules import build_schedules
 from embedding_assets.sensors import (
+    alert_on_health_change,
     discover_recordings,
     relaunch_cancelled_recordings,
     relaunch_failed_recordings,
@@ -33,12 +35,14 @@ defs = dg.Definitions(
         sweep_vectors,
         check_health,
         snapshot_health,
+        send_alert,
     ],
     schedules=build_schedules(Settings()),
     sensors=[
         discover_recordings,
         relaunch_failed_recordings,
         relaunch_cancelled_recordings,
+        alert_on_health_change,
     ],
     resources={"engine": EmbeddingEngine()},
     # A second process for each run costs two seconds and gains nothing here.

@@ -8,13 +8,16 @@ from pydantic import Field
 
 from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.transcript_chunks import transcript_chunks
+from embedding_assets.channels import ChannelError, channels
 from embedding_assets.checks import health_checks
 from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
 from embedding_assets.engine.embedding import Lane, Outcome
+from embedding_assets.engine.health import Severity
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.partitions import add_partitions
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.wiring import Session
+from embedding_assets.settings import Settings
 
 
 @dg.op(
@@ -116,3 +119,38 @@ snapshot_health = dg.define_asset_job(
     tags=_SECONDS,
     description="Keeps what health is now, for the trend.",
 )
+
+
+class AlertConfig(dg.Config):
+    """One message for one channel."""
+
+    channel: str = Field(description="The channel's name, as `embedding-assets alert-test` shows.")
+    title: str
+    text: str
+    severity: Severity
+
+
+@dg.op(description="Sends one alert to one channel of ALERT_URLS.")
+def send_to_channel(config: AlertConfig) -> None:
+    """Fails if the channel does not take it; the sensor asks for another run then.
+
+    Raises:
+        dg.Failure: naming the channel, without its URL.
+    """
+    channel = channels(Settings()).find(config.channel)
+    if channel is None:
+        raise dg.Failure(f"ALERT_URLS has no channel {config.channel} any more")
+    try:
+        channel.send(config.title, config.text, config.severity)
+    except ChannelError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@dg.job(
+    description="Tells people of a change in health; alert_on_health_change asks for these runs.",
+    # Before whatever else waits in the queue; and a run whose process was killed is over at last.
+    tags={"dagster/priority": "10", "dagster/max_runtime": "300"},
+)
+def send_alert() -> None:
+    """The graph of one op."""
+    send_to_channel()

@@ -1,13 +1,17 @@
 """What watches the database and the runs. Ticks only read: they request partitions and runs."""
 
 import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from embedding_assets.alerts import Report, Send, decide, from_cursor, to_cursor
+from embedding_assets.channels import channels
 from embedding_assets.embed import ERROR_KIND_TAG
 from embedding_assets.engine import queue, transcripts
 from embedding_assets.engine.errors import ErrorKind
-from embedding_assets.jobs import embed_recording, embed_recordings
+from embedding_assets.jobs import embed_recording, embed_recordings, send_alert, send_to_channel
 from embedding_assets.launching import (
     RELAUNCH_OF_TAG,
     UNFINISHED,
@@ -25,11 +29,15 @@ from embedding_assets.partitions import (
 )
 from embedding_assets.resources import EmbeddingEngine
 from embedding_assets.settings import Settings
+from embedding_assets.system_health import system_health
 from embedding_assets.workers import relaunch, workers_wanted
 
 MOST_KEYS_A_TICK = 20_000
 # Runs that replace others, unfinished at once; past that many the queue goes on alone.
 MOST_RELAUNCHED = 20
+ALERT_TAG = "embedding_assets/alert"  # the attempt that a run is
+# The op takes half a minute at most. A run in the queue is not dead: to ask again would tell twice.
+DEAD_AFTER = timedelta(minutes=10)
 ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
 
 # Dagster's own decorator for run status sensors passes this parameter to itself.
@@ -150,3 +158,74 @@ def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[st
     if first not in keys or last not in keys:
         return []
     return keys[keys.index(first) : keys.index(last) + 1]
+
+
+@dg.sensor(
+    job=send_alert,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the channels of ALERT_URLS when health gets worse, and when it has been"
+    " better for a while; again until each channel took it.",
+)
+def alert_on_health_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Asks for runs that send; reads health where the application's database does not work too."""
+    settings = Settings()
+    listed = channels(settings)
+    previous = from_cursor(context.cursor)
+    now = datetime.now(UTC)
+    decision = decide(
+        previous,
+        system_health(settings),
+        now,
+        channels=listed.names,
+        reports=_reports(context.instance, [] if previous is None else previous.attempts(), now),
+        settle=timedelta(minutes=settings.alert_settle_minutes),
+        name=settings.alert_name,
+    )
+    for problem in listed.problems:
+        context.log.error(problem)
+    cursor = to_cursor(decision.state)
+    if decision.sends:
+        return dg.SensorResult([_alert_request(send) for send in decision.sends], cursor=cursor)
+    nobody = [] if listed.channels or listed.problems else ["ALERT_URLS is not set: nobody is told"]
+    reason = "; ".join([*listed.problems, *nobody, decision.summary])
+    return dg.SensorResult(skip_reason=reason, cursor=cursor)
+
+
+def _reports(
+    instance: dg.DagsterInstance, attempts: Sequence[str], now: datetime
+) -> dict[str, Report]:
+    """What became of these attempts; those that have no run are not in it."""
+    if not attempts:
+        return {}
+    found: dict[str, Report] = {}
+    for record in instance.get_run_records(dg.RunsFilter(tags={ALERT_TAG: list(attempts)})):
+        attempt = record.dagster_run.tags[ALERT_TAG]
+        # More than one if a person launched it again: then the best of them counts.
+        reports = [_report(record, now), found.get(attempt, Report.FAILED)]
+        found[attempt] = min(reports, key=list(Report).index)
+    return found
+
+
+def _report(record: dg.RunRecord, now: datetime) -> Report:
+    status = record.dagster_run.status
+    if status is dg.DagsterRunStatus.SUCCESS:
+        return Report.DELIVERED
+    changed_at = record.update_timestamp.replace(tzinfo=UTC)
+    is_dead = status is not dg.DagsterRunStatus.QUEUED and now - changed_at > DEAD_AFTER
+    return Report.FAILED if record.dagster_run.is_finished or is_dead else Report.UNDERWAY
+
+
+def _alert_request(send: Send) -> dg.RunRequest:
+    """A run that sends one alert to one channel, which Dagster launches only once."""
+    config = {
+        "channel": send.channel,
+        "title": send.alert.title,
+        "text": send.alert.text,
+        "severity": send.alert.severity.name,
+    }
+    return dg.RunRequest(
+        run_key=send.attempt,
+        run_config={"ops": {send_to_channel.name: {"config": config}}},
+        tags={ALERT_TAG: send.attempt},
+    )

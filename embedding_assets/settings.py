@@ -73,8 +73,12 @@ class Settings(BaseSettings):
     # Below this percentage.
     health_completion_warning: float = Field(default=99.0, ge=0, le=100)
 
+    # Channels as Apprise's URLs, with white space between them.
     alert_urls: SecretStr | None = None
-    alert_settle_minutes: int = Field(default=10, ge=0)
+    # What the alerts' titles begin with, where more than one installation tells the same people.
+    alert_name: str = Field(default="Embedding Assets", max_length=60)
+    # How long something must have been better before that is told.
+    alert_settle_minutes: int = Field(default=10, ge=0, le=1440)
 
     @cached_property
     def home(self) -> Path:

@@ -3,6 +3,7 @@
 import contextlib
 from datetime import timedelta
 
+from embedding_assets.channels import channels
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.engine.health import Health, Thresholds, examine, unreadable
 from embedding_assets.settings import Settings
@@ -31,6 +32,8 @@ def system_health(settings: Settings) -> Health:
             model = embedder.model
     except ConfigurationError as error:
         setting_error = str(error)
+    if setting_error is None:
+        setting_error = next(iter(channels(settings).problems), None)
     try:
         with open_database(settings) as database:
             return examine(database, thresholds(settings), model=model, setting_error=setting_error)

@@ -27,6 +27,7 @@ JOBS = {
     "sweep_vectors",
     "check_health",
     "snapshot_health",
+    "send_alert",
 }
 SCHEDULES = {
     "embed_pending": "embed_recordings",
@@ -39,6 +40,7 @@ SENSORS = {
     "discover_recordings",
     "relaunch_failed_recordings",
     "relaunch_cancelled_recordings",
+    "alert_on_health_change",
 }
 
 
