@@ -167,6 +167,9 @@ def search(question: str, limit: int, recording: str | None, as_json: bool) -> N
 @click.argument("recording_ids", nargs=-1, metavar="[ID...]")
 @click.option("--dead-letters", is_flag=True, help="All dead letters.")
 @click.option(
+    "--broken", is_flag=True, help="All that chunk_integrity found broken; --force is meant."
+)
+@click.option(
     "--force",
     is_flag=True,
     help="Also dead letters that used up their recoveries, and recordings that are completed.",
@@ -178,6 +181,7 @@ def retry(  # noqa: PLR0917  (click passes each option)
     ctx: click.Context,
     recording_ids: tuple[str, ...],
     dead_letters: bool,
+    broken: bool,
     force: bool,
     now: bool,
     as_json: bool,
@@ -185,25 +189,37 @@ def retry(  # noqa: PLR0917  (click passes each option)
     """Make failed recordings due now, with all their attempts before them.
 
     Says which were queued; the others are completed, being worked on, unknown, or (without
-    --force) wait for a person.
+    --force) wait for a person. With --force, whatever chunk_integrity finds wrong with a recording
+    is mended when it is embedded again.
     """
-    from embedding_assets.engine import queue  # noqa: PLC0415
+    from embedding_assets.engine import integrity, queue  # noqa: PLC0415
+    from embedding_assets.engine.database import Connection  # noqa: PLC0415
     from embedding_assets.wiring import open_database  # noqa: PLC0415
 
-    if not recording_ids and not dead_letters:
-        raise click.UsageError("name recordings, or say --dead-letters")
-    settings = Settings()
-    with open_database(settings) as database, database.transaction() as connection:
-        wanted = list(recording_ids)
+    if not recording_ids and not dead_letters and not broken:
+        raise click.UsageError("name recordings, or say --dead-letters or --broken")
+
+    def make_due(connection: Connection) -> tuple[set[str], list[str]]:
+        """The recordings that are meant, and those of them that are queued now."""
+        wanted = {*recording_ids}
         if dead_letters:
-            wanted += queue.dead_letter_ids(connection)
-        queued = queue.retry(connection, wanted, force=force)
+            wanted.update(queue.dead_letter_ids(connection))
+        if broken:
+            wanted.update(integrity.found_broken(connection))
+        mended = force or broken
+        waiting = integrity.prepare_mending(connection, sorted(wanted)) if mended else []
+        made_due = queue.retry(connection, sorted(wanted), force=mended)
+        return wanted, sorted({*waiting, *made_due})
+
+    settings = Settings()
+    with open_database(settings) as database:
+        wanted, queued = database.retrying(make_due)
     summary = _run(settings, small_batch=True) if now and queued else None
     if as_json:
         run_summary = None if summary is None else summary.as_dict()
         click.echo(json.dumps({"queued": queued, "run": run_summary}, indent=2))
     else:
-        _print_retry(settings, queued, len(set(wanted) - set(queued)), is_run=now)
+        _print_retry(settings, queued, len(wanted - set(queued)), is_run=now)
         if summary is not None:
             _print_summary(summary)
     ctx.exit(0 if summary is None or summary.success else FAILED)

@@ -1,13 +1,29 @@
 """Compares what should be there with what is, some recordings at a time, round after round."""
 
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from embedding_assets.engine import queue
 from embedding_assets.engine.database import Connection, Database, sql
-from embedding_assets.engine.transcripts import says_something
+from embedding_assets.engine.errors import StatementTimeoutError
+from embedding_assets.engine.transcripts import current_version, says_something
 
 RECORDINGS_AT_ONCE = 2_000
-CHUNKS_AT_ONCE = 10_000  # whose vectors are read: some 60 MB at 1536 dimensions
-ORPHANS_AT_ONCE = 1_000
+CHUNKS_AT_ONCE = 2_500  # whose vectors are read: some 15 MB at 1536 dimensions
+SECONDS = 1.0  # an inspection ends with the first window after that
+LOOKED_AT_AGAIN = 10  # of what was found broken: one for so many new ones
 
 _EMPTY = "published without chunks, though its transcript has text"
+
+
+class _Seen(NamedTuple):
+    """What a look at some recordings found."""
+
+    recordings: int
+    chunks: int
+    until: str | None  # the last recording of the window; None: the round is over
 
 
 def inspect(
@@ -15,47 +31,108 @@ def inspect(
     *,
     recordings: int = RECORDINGS_AT_ONCE,
     chunks: int = CHUNKS_AT_ONCE,
+    seconds: float = SECONDS,
 ) -> None:
-    """Looks at the next recordings, and again at those where something was wrong before.
+    """Looks at the next recordings, and again at some where something was wrong before.
 
-    What is wrong is kept in `integrity_findings` until a later look finds it mended; where the
-    look ended is kept in `integrity_progress`, for the next one to go on from. Costs the same at
-    any number of chunks.
+    First the queue is told what change tracking missed: where nothing is due no worker starts
+    that would tell it. Then one window of recordings after the other is looked at, each in a short
+    transaction, until the time is spent or the round is over. What is wrong is kept in
+    `integrity_findings` until a later look finds it mended; where the look ended is kept in
+    `integrity_progress`, for the next one to go on from. So it costs the same at any number of
+    chunks. A window that another inspection is looking at is left to that one.
+
+    Args:
+        database: the application's.
+        recordings: the most recordings of a window.
+        chunks: the most chunks of a window, but for its last recording, which is looked at whole.
+        seconds: when to stop beginning windows.
+
+    Raises:
+        EmbeddingAssetsError: a look was not taken; the next inspection starts with it.
     """
-    database.retrying(lambda c: _inspect(c, recordings, chunks))
+    ends = time.monotonic() + seconds
+    queue.reconcile(database)
+    seen: _Seen | None = None
+    while True:
+        try:
+            seen = database.retrying(
+                partial(_look, recordings=recordings, chunks=chunks, so_far=seen)
+            )
+        except StatementTimeoutError:
+            if recordings == chunks == 1:
+                raise
+            recordings, chunks = max(1, recordings // 4), max(1, chunks // 4)
+            continue
+        if seen is None or seen.until is None or time.monotonic() > ends:
+            return
 
 
-def _inspect(connection: Connection, recordings: int, chunks: int) -> None:
-    after = sql.hold_integrity_progress(connection).looked_until or ""
+def _look(
+    connection: Connection, *, recordings: int, chunks: int, so_far: _Seen | None
+) -> _Seen | None:
+    """Looks at the next window; None: another inspection does."""
+    progress = sql.hold_integrity_progress(connection)
+    if progress is None:
+        return None
     window = list(
-        sql.next_recordings(connection, after=after, recordings=recordings, chunks=chunks)
+        sql.next_window(
+            connection, after=progress.looked_until or "", recordings=recordings, chunks=chunks
+        )
     )
-    ids = [row.recording_id for row in window]
-    is_cut = len(ids) == recordings or sum(row.chunk_count for row in window) >= chunks
-    until = ids[-1] if is_cut else None
-    orphans = sql.orphans(connection, after=after, until=until, limit=ORPHANS_AT_ONCE)
-    looked_at = {
-        *ids,
-        *(row.recording_id for row in orphans),
-        *(row.recording_id for row in sql.found_before(connection)),
-    }
-    found = _problems(connection, sorted(looked_at))
+    ids = {row.recording_id for row in window}
+    if so_far is None:
+        again = sql.found_before(
+            connection,
+            recordings=max(1, recordings // LOOKED_AT_AGAIN),
+            chunks=max(1, chunks // LOOKED_AT_AGAIN),
+        )
+        ids.update(row.recording_id for row in again)
+        so_far = _Seen(0, 0, None)
+    looked_at = list(sql.look_at(connection, recording_ids=sorted(ids)))
+    problems = {row.recording_id: _problem(connection, row) for row in looked_at}
+    found = {id: problem for id, problem in sorted(problems.items()) if problem is not None}
     sql.keep_findings(connection, recording_ids=list(found), problems=list(found.values()))
-    sql.forget_findings(connection, recording_ids=sorted(looked_at - found.keys()))
-    sql.save_integrity_progress(
-        connection,
-        looked_until=until,
-        recordings=len(looked_at),
-        chunks=sum(row.chunk_count for row in window),
+    sql.forget_findings(connection, recording_ids=sorted(ids - found.keys()))
+    seen = _Seen(
+        recordings=so_far.recordings + len(ids),
+        chunks=so_far.chunks + sum(row.chunks for row in looked_at),
+        until=window[0].until if window else None,
     )
+    sql.save_integrity_progress(
+        connection, recordings=seen.recordings, chunks=seen.chunks, looked_until=seen.until
+    )
+    return seen
 
 
-def _problems(connection: Connection, recording_ids: list[str]) -> dict[str, str]:
-    """What is wrong, by recording."""
-    broken = sql.broken_recordings(connection, recording_ids=recording_ids)
-    found = {row.recording_id: row.problem for row in broken}
-    empty = [
-        row.recording_id for row in sql.published_empty(connection, recording_ids=recording_ids)
-    ]
-    found.update((id, _EMPTY) for id in empty if id not in found and says_something(connection, id))
-    return found
+def _problem(connection: Connection, row: Any) -> str | None:
+    """What is wrong with a recording that was looked at."""
+    if (
+        row.problem is None
+        and row.is_published_empty
+        and says_something(connection, row.recording_id)
+    ):
+        # Asked after the text was read: one that came later is a change, and no breakage.
+        version = current_version(connection, row.recording_id)
+        return _EMPTY if version == row.transcript_version else None
+    problem: str | None = row.problem
+    return problem
+
+
+def found_broken(connection: Connection) -> list[str]:
+    """Ids of all recordings that inspections found broken, longest ago first."""
+    return [row.recording_id for row in sql.found_broken(connection)]
+
+
+def prepare_mending(connection: Connection, recording_ids: Sequence[str]) -> list[str]:
+    """Clears away what would keep these recordings broken though they are embedded again.
+
+    Chunks without a queue row get one, and a vector that no search can use is deleted, as a stored
+    one is never embedded again. A run that is about to publish such a vector fails its attempt, as
+    after a sweep, and the next one embeds it. Gives the ids of those that wait in the queue now;
+    `queue.retry` makes the others due.
+    """
+    ids = list(recording_ids)
+    sql.queue_what_is_there(connection, recording_ids=ids)
+    sql.drop_bad_vectors(connection, recording_ids=ids)
+    return [row.recording_id for row in sql.waiting_of(connection, recording_ids=ids)]

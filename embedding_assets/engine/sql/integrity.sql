@@ -1,78 +1,86 @@
 -- name: hold_integrity_progress()^
--- Where the last inspection stopped; another inspection waits until this one is done.
-SELECT looked_until FROM integrity_progress FOR UPDATE;
+-- Where the last inspection stopped; no row while another inspection is going on.
+SELECT looked_until FROM integrity_progress FOR UPDATE SKIP LOCKED;
 
--- name: next_recordings(after, recordings, chunks)
--- The recordings to look at next, in order of their id: up to the one that fills the window.
-SELECT recording_id, chunk_count
+-- name: next_window(after, recordings, chunks)
+-- The recordings to look at next, queued or not, as far as both limits reach; the last one whole.
+WITH stored AS (
+    SELECT recording_id FROM transcript_chunks
+    WHERE recording_id > :after
+    ORDER BY recording_id LIMIT :chunks
+), queued AS (
+    SELECT recording_id FROM embedding_queue
+    WHERE recording_id > :after
+    ORDER BY recording_id LIMIT :recordings
+), reach AS (
+    -- Past the end of what was cut off, the other list may know of more; NULL: both are at an end.
+    SELECT least((SELECT max(recording_id) FROM stored HAVING count(*) = :chunks),
+                 (SELECT max(recording_id) FROM queued HAVING count(*) = :recordings)) AS until
+)
+SELECT seen.recording_id, reach.until
+FROM (SELECT recording_id FROM stored UNION SELECT recording_id FROM queued) AS seen
+JOIN reach ON reach.until IS NULL OR seen.recording_id <= reach.until
+ORDER BY seen.recording_id;
+
+-- name: found_before(recordings, chunks)
+-- What was found broken longest ago, and is looked at again; within both limits, but one at least.
+SELECT recording_id
 FROM (
-    SELECT recording_id, coalesce(chunk_count, 0) AS chunk_count,
-           sum(coalesce(chunk_count, 0)) OVER (ORDER BY recording_id) AS running
+    SELECT found.recording_id,
+           sum(counted.chunks) OVER (ORDER BY found.found_at, found.recording_id)
+               - counted.chunks AS before
     FROM (
-        SELECT recording_id, chunk_count FROM embedding_queue
-        WHERE recording_id > :after
-        ORDER BY recording_id LIMIT :recordings
-    ) AS next
-) AS window_of
-WHERE running - chunk_count < :chunks
-ORDER BY recording_id;
+        SELECT recording_id, found_at FROM integrity_findings
+        ORDER BY found_at, recording_id LIMIT :recordings
+    ) AS found
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS chunks FROM transcript_chunks AS chunks
+        WHERE chunks.recording_id = found.recording_id
+    ) AS counted
+) AS oldest
+WHERE before < :chunks;
 
--- name: orphans(after, until, limit)
--- Recordings of this range of ids that have chunks and no row in the queue.
-SELECT DISTINCT chunks.recording_id
-FROM transcript_chunks AS chunks
-WHERE chunks.recording_id > :after AND (:until::text IS NULL OR chunks.recording_id <= :until)
-    AND NOT EXISTS (
-        SELECT FROM embedding_queue AS queued WHERE queued.recording_id = chunks.recording_id)
-LIMIT :limit;
-
--- name: found_before()
--- What earlier inspections found, and has to be looked at again.
-SELECT recording_id FROM integrity_findings;
-
--- name: broken_recordings(recording_ids)
--- Which of these recordings are not as they should be, and what is wrong.
-WITH live AS MATERIALIZED (
-    SELECT model, dimensions FROM embedding_models WHERE is_live
-), counted AS (
-    SELECT asked.recording_id, queued.status, queued.chunk_count,
+-- name: look_at(recording_ids)
+-- How many chunks each of these has, and what is wrong with them; read at one moment.
+WITH counted AS (
+    SELECT asked.recording_id, queued.status, queued.chunk_count, queued.transcript_version,
            count(chunks.chunk_index) AS chunks,
            coalesce(max(chunks.chunk_index) + 1, 0) AS numbered,
            count(chunks.chunk_index) FILTER (WHERE stored.id IS NULL) AS without_vector,
-           count(*) FILTER (WHERE vector_dims(stored.embedding) <> live.dimensions)
-               AS of_wrong_length,
+           count(*) FILTER (
+               WHERE vector_dims(stored.embedding)
+                     <> (SELECT dimensions FROM embedding_models WHERE is_live)
+           ) AS of_wrong_dimension,
            count(*) FILTER (WHERE vector_norm(stored.embedding) = 0) AS of_length_zero
     FROM unnest(:recording_ids::text[]) AS asked (recording_id)
     LEFT JOIN embedding_queue AS queued USING (recording_id)
     LEFT JOIN transcript_chunks AS chunks USING (recording_id)
-    LEFT JOIN live ON true
     LEFT JOIN chunk_embeddings AS stored
-        ON stored.model = live.model AND stored.content_hash = chunks.content_hash
-    GROUP BY asked.recording_id, queued.status, queued.chunk_count
-), told AS (
-    SELECT recording_id, CASE
-        WHEN status IS NULL AND chunks > 0
-            THEN concat(chunks, ' chunks of a recording that is not in the queue')
-        WHEN chunks <> coalesce(chunk_count, 0)
-            THEN concat(chunks, ' chunks where ', coalesce(chunk_count, 0), ' were published')
-        WHEN numbered <> chunks
-            THEN concat('a gap in chunk_index: ', chunks, ' chunks, the last one numbered ',
-                        numbered - 1)
-        WHEN without_vector > 0
-            THEN concat(without_vector, ' of ', chunks,
-                        ' chunks without a vector of the live model')
-        WHEN of_wrong_length > 0
-            THEN concat(of_wrong_length, ' vectors of the wrong dimension')
-        WHEN of_length_zero > 0 THEN concat(of_length_zero, ' vectors of length zero')
-        END AS problem
-    FROM counted
+        -- A subquery, not a join: before PostgreSQL 18, only so are both columns of the index used.
+        ON stored.model = (SELECT model FROM embedding_models WHERE is_live)
+            AND stored.content_hash = chunks.content_hash
+    GROUP BY asked.recording_id, queued.status, queued.chunk_count, queued.transcript_version
 )
-SELECT recording_id, problem FROM told WHERE problem IS NOT NULL;
-
--- name: published_empty(recording_ids)
--- Those of these recordings that were published without a chunk.
-SELECT recording_id FROM embedding_queue
-WHERE recording_id = ANY(:recording_ids::text[]) AND status = 'completed' AND chunk_count = 0;
+SELECT recording_id, chunks, transcript_version,
+       status = 'completed' AND chunks = 0 AS is_published_empty,
+       CASE
+           WHEN status IS NULL AND chunks > 0
+               THEN concat(chunks, ' chunks of a recording that is not in the queue')
+           WHEN chunks <> coalesce(chunk_count, 0)
+               THEN concat(chunks, ' chunks where ', coalesce(chunk_count, 0), ' were published')
+           WHEN numbered <> chunks
+               THEN concat('a gap in chunk_index: ', chunks, ' chunks, the last one numbered ',
+                           numbered - 1)
+           WHEN without_vector > 0
+               THEN concat(without_vector, ' of ', chunks,
+                           ' chunks without a vector of the live model')
+           WHEN of_wrong_dimension > 0
+               THEN concat(of_wrong_dimension, ' of ', chunks,
+                           ' chunks with a vector of the wrong dimension')
+           WHEN of_length_zero > 0
+               THEN concat(of_length_zero, ' of ', chunks, ' chunks with a vector of length zero')
+       END AS problem
+FROM counted;
 
 -- name: keep_findings(recording_ids, problems)!
 -- Remembers what is wrong, and since when.
@@ -99,3 +107,35 @@ SET inspected_at = now(), recordings = :recordings, chunks = :chunks,
 SELECT recording_id, problem, found_at FROM integrity_findings
 ORDER BY found_at, recording_id
 LIMIT :limit;
+
+-- name: found_broken()
+-- Everything that inspections found and did not find mended since.
+SELECT recording_id FROM integrity_findings ORDER BY found_at, recording_id;
+
+-- name: queue_what_is_there(recording_ids)!
+-- Gives those of these recordings a row that have none, but chunks or a call.
+INSERT INTO embedding_queue (recording_id)
+SELECT asked.recording_id
+FROM (SELECT DISTINCT unnest(:recording_ids::text[]) AS recording_id) AS asked
+WHERE EXISTS (SELECT FROM transcript_chunks AS chunks
+              WHERE chunks.recording_id = asked.recording_id)
+    OR EXISTS (SELECT FROM fathom_calls AS calls
+               WHERE calls.recording_id::text = asked.recording_id)
+ORDER BY asked.recording_id
+ON CONFLICT (recording_id) DO NOTHING;
+
+-- name: waiting_of(recording_ids)
+-- Those of these recordings that no attempt was made for since they came or changed.
+SELECT recording_id FROM embedding_queue
+WHERE recording_id = ANY(:recording_ids::text[]) AND status = 'pending'
+ORDER BY recording_id;
+
+-- name: drop_bad_vectors(recording_ids)!
+-- Takes away these recordings' vectors that no search can use; what is not stored is embedded.
+DELETE FROM chunk_embeddings AS stored
+USING embedding_models AS live
+WHERE live.is_live AND stored.model = live.model
+    AND stored.content_hash IN (
+        SELECT content_hash FROM transcript_chunks
+        WHERE recording_id = ANY(:recording_ids::text[]))
+    AND (vector_dims(stored.embedding) <> live.dimensions OR vector_norm(stored.embedding) = 0);
