@@ -1,12 +1,23 @@
 """Fills a second model beside the live one, then switches search to it in one transaction."""
 
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from psycopg import Rollback
 
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders import Embedder
+from embedding_assets.engine.embedding import REFUSED_RECORDINGS, Lane
+from embedding_assets.engine.errors import (
+    ConfigurationError,
+    EmbeddingAssetsError,
+    InvalidInputError,
+)
 from embedding_assets.engine.packing import Input, Packer
+from embedding_assets.engine.publication import AttemptFigures, give_back
+from embedding_assets.engine.queue import Claim
 from embedding_assets.engine.vectors import InsertBatch, store_vectors, vector_rows
 
 PAGE = 200  # published texts looked up at once
@@ -17,56 +28,152 @@ def switch_model(
     embedder: Embedder,
     insert_batch: InsertBatch,
     progress: Callable[[int], None] = lambda _: None,
+    refused: Callable[[str, str], None] = lambda *_: None,
 ) -> int:
     """Embeds every published text the model has no vector of, then makes the model live.
 
     Gives the number of texts embedded. Interrupted, it continues where it stopped; search reads
     the old model until the last moment.
+
+    A text that the model refuses does not hold up all others: `refused` is told its recording and
+    the reason, and the switch goes on without its vector, so that search by meaning misses that
+    text until it is edited. What every request cost is written down as a released attempt of a
+    recording that says its first text.
+
+    Raises:
+        ConfigurationError: the model cannot be used, or refuses every text; nothing was switched.
+        TransientError: the model or the database stayed away; nothing was switched.
     """
     database.retrying(
         lambda c: sql.add_model(c, model=embedder.model, dimensions=embedder.dimensions)
     )
-    embedded = 0
-    while not database.retrying(lambda c: _make_live(c, embedder.model)):
-        embedded = _fill(database, embedder, insert_batch, embedded, progress)
-    return embedded
+    filling = _Filling(database, embedder, insert_batch, progress, refused)
+    while not database.retrying(lambda c: _make_live(c, embedder.model, filling.refused)):
+        filling.fill()
+    return filling.embedded
 
 
-def _fill(
-    database: Database,
-    embedder: Embedder,
-    insert_batch: InsertBatch,
-    embedded: int,
-    progress: Callable[[int], None],
-) -> int:
-    """One pass over the published texts, in the order of their hash."""
-    after = b""
-    while True:
-        with database.transaction() as connection:
-            rows = list(
-                sql.chunks_without_vector(connection, model=embedder.model, after=after, limit=PAGE)
+class _Filling:
+    """What one switch has embedded so far, and what the model refused."""
+
+    def __init__(
+        self,
+        database: Database,
+        embedder: Embedder,
+        insert_batch: InsertBatch,
+        progress: Callable[[int], None],
+        tell_refused: Callable[[str, str], None],
+    ) -> None:
+        self.embedded = 0
+        self.refused: set[bytes] = set()
+        self._database = database
+        self._embedder = embedder
+        self._batch = insert_batch
+        self._progress = progress
+        self._tell_refused = tell_refused
+        self._run_id = f"switch-model {uuid.uuid4()}"
+
+    def fill(self) -> None:
+        """One pass over the published texts, in the order of their hash."""
+        for page in self._pages():
+            recordings = {bytes(row.content_hash): row.recording_id for row in page}
+            packer = Packer(self._embedder.limits)
+            for row in page:
+                content_hash = bytes(row.content_hash)
+                if content_hash not in self.refused:
+                    planned = self._embedder.planned_tokens(row.chunk_text)
+                    packer.add(Input(content_hash, row.chunk_text, planned))
+            while inputs := packer.take(flush=True):
+                self._embed(inputs, packer, recordings)
+
+    def _pages(self) -> Iterator[list[Any]]:
+        after = b""
+        while True:
+            with self._database.transaction() as connection:
+                rows = list(
+                    sql.texts_without_vector(
+                        connection, model=self._embedder.model, after=after, limit=PAGE
+                    )
+                )
+            if not rows:
+                return
+            yield rows
+            after = bytes(rows[-1].content_hash)
+
+    def _embed(self, inputs: list[Input], packer: Packer, recordings: dict[bytes, str]) -> None:
+        """One request: stores what it brings, or halves it until what is refused stands alone."""
+        started = time.monotonic()
+        recording_id = recordings[inputs[0].content_hash]
+        try:
+            answer = self._embedder.embed([item.text for item in inputs])
+        except InvalidInputError as error:
+            is_one = len(inputs) == 1
+            figures = self._figures(started, requests=error.requests, tokens=error.tokens)
+            self._record(recording_id, figures, error if is_one else None)
+            if is_one:
+                self._refuse(inputs[0], recording_id, error)
+            else:
+                half = len(inputs) // 2
+                packer.put_back(inputs[:half], inputs[half:])
+        except EmbeddingAssetsError as error:
+            figures = self._figures(started, requests=error.requests, tokens=error.tokens)
+            self._record(recording_id, figures)
+            raise
+        else:
+            # Written down first: from here on it is paid, whatever becomes of the vectors.
+            figures = self._figures(
+                started,
+                embedded=len(inputs),
+                requests=answer.requests,
+                tokens=answer.tokens,
             )
-        if not rows:
-            return embedded
-        packer = Packer(embedder.limits)
-        for row in rows:
-            planned = embedder.planned_tokens(row.chunk_text)
-            packer.add(Input(bytes(row.content_hash), row.chunk_text, planned))
-        while inputs := packer.take(flush=True):
-            answer = embedder.embed([item.text for item in inputs])
-            store_vectors(database, embedder.model, vector_rows(inputs, answer), insert_batch)
-            embedded += len(inputs)
-            progress(embedded)
-        after = bytes(rows[-1].content_hash)
+            self._record(recording_id, figures)
+            rows = vector_rows(inputs, answer)
+            store_vectors(self._database, self._embedder.model, rows, self._batch)
+            self.embedded += len(inputs)
+            self._progress(self.embedded)
+
+    def _refuse(self, refused: Input, recording_id: str, error: InvalidInputError) -> None:
+        self.refused.add(refused.content_hash)
+        if not self.embedded and len(self.refused) >= REFUSED_RECORDINGS:
+            raise ConfigurationError(
+                f"{error}; so it did with the first {len(self.refused)} texts, and it accepted"
+                " none: check OPENAI_BASE_URL, EMBEDDING_MODEL and EMBEDDING_MAX_INPUT_TOKENS;"
+                " search still reads the old model"
+            )
+        self._tell_refused(recording_id, str(error))
+
+    def _figures(
+        self, started: float, *, embedded: int = 0, requests: int, tokens: int
+    ) -> AttemptFigures:
+        price = self._embedder.price_per_million_tokens
+        return AttemptFigures(
+            lane=Lane.standard,
+            model=self._embedder.model,
+            chunks=0,
+            embedded=embedded,
+            reused=0,
+            requests=requests,
+            tokens=tokens,
+            cost_usd=None if price is None else tokens * price / 1e6,
+            seconds=time.monotonic() - started,
+            smallest_insert_batch=self._batch.rows,
+        )
+
+    def _record(
+        self, recording_id: str, figures: AttemptFigures, reason: InvalidInputError | None = None
+    ) -> None:
+        claim = Claim(recording_id, attempts=0)  # names the attempt; nothing is claimed
+        self._database.retrying(lambda c: give_back(c, self._run_id, [(claim, figures)], reason))
 
 
-def _make_live(connection: Connection, model: str) -> bool:
+def _make_live(connection: Connection, model: str, refused: Iterable[bytes]) -> bool:
     """Switches, unless a text was published meanwhile that the model has no vector of."""
-    # First the lock that publications share, then the count: what was being published is counted.
+    # First the lock that publications share, then the look: what was being published is seen.
     is_whole = False
     with connection.transaction() as switch:
         sql.retire_live_model(connection)
-        is_whole = not sql.count_chunks_without_vector(connection, model=model)
+        is_whole = not sql.lacks_a_vector(connection, model=model, refused=list(refused))
         if not is_whole:
             raise Rollback(switch)
         sql.make_model_live(connection, model=model)

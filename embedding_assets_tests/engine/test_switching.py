@@ -1,7 +1,9 @@
+from collections.abc import Sequence
+
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.errors import TransientError
+from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.engine.search import search
 from embedding_assets.engine.switching import switch_model
 from embedding_assets.engine.vectors import InsertBatch
@@ -57,3 +59,74 @@ def test_a_question_finds_the_call_where_it_was_said(
         (h.similarity for h in everywhere), reverse=True
     )
     assert {h.recording_id for h in search(database, embedder, "zebra", recording_id="b")} == {"b"}
+
+
+SPENT = "SELECT sum(requests)::int AS requests, sum(tokens)::int AS tokens FROM embedding_attempts"
+
+
+def test_what_a_switch_costs_is_written_down_whatever_goes_wrong(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    with database.transaction() as connection:
+        for number in range(10):
+            add_call(connection, f"r{number}", talk(f"r{number}", 40))
+    embed()
+    new = embedder_of(api, model="text-embedding-3-large", dimensions=16)
+    limits = new.limits
+    new.limits = type(limits)(20, limits.max_tokens, limits.max_input_tokens, 1)
+    api.faults = [
+        Fault(status=500, times=1, after=1),
+        Fault(status=400, param="input", when=_is_about_number_7),
+        Fault(status=401, after=4),
+    ]
+    with pytest.raises(ConfigurationError):
+        switch_model(database, new, InsertBatch(50))
+    assert rows(database, SPENT) == [(api.stats.requests, api.stats.tokens)]
+    api.faults.pop()
+    switch_model(database, new, InsertBatch(50))
+    assert rows(database, SPENT) == [(api.stats.requests, api.stats.tokens)]
+    # A switch that failed says nothing of the system that goes on with the old model.
+    kinds = "SELECT DISTINCT error_kind FROM embedding_attempts WHERE error_kind IS NOT NULL"
+    assert rows(database, kinds) == [("invalid_input",)]
+    assert rows(database, "SELECT DISTINCT status, attempts FROM embedding_queue") == [
+        ("completed", 0)
+    ]
+
+
+def _is_about_number_7(texts: Sequence[str]) -> bool:
+    return any("In r7 I say sentence number 7 " in text for text in texts)
+
+
+def test_a_text_that_the_new_model_refuses_is_told_and_does_not_hold_up_the_switch(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    with database.transaction() as connection:
+        for number in range(10):
+            add_call(connection, f"r{number}", talk(f"r{number}", 40))
+    embed()
+    new = embedder_of(api, model="text-embedding-3-large", dimensions=16)
+    api.faults = [Fault(status=400, param="input", when=_is_about_number_7)]
+    told: list[tuple[str, str]] = []
+    embedded = switch_model(database, new, InsertBatch(50), refused=lambda *each: told.append(each))
+    assert _live(database) == [new.model]
+    assert told
+    assert {recording_id for recording_id, _ in told} == {"r7"}
+    assert all("refuses" in reason and "sentence" not in reason for _, reason in told)
+    (total,) = rows(database, "SELECT count(DISTINCT content_hash) FROM transcript_chunks")
+    assert embedded == total[0] - len(told)
+
+
+def test_a_new_model_that_refuses_everything_is_not_switched_to(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    with database.transaction() as connection:
+        for number in range(10):
+            add_call(connection, f"r{number}", talk(f"r{number}", 40))
+    embed()
+    old, new = _live(database), embedder_of(api, model="text-embedding-3-large", dimensions=16)
+    api.faults = [Fault(status=400)]
+    before = api.stats.requests
+    with pytest.raises(ConfigurationError, match="accepted none"):
+        switch_model(database, new, InsertBatch(50))
+    assert _live(database) == old
+    assert api.stats.requests - before < 20
