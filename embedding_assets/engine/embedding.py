@@ -90,6 +90,7 @@ class _Work:
     embedded: int = 0
     requests: int = 0
     tokens: int = 0
+    batches: list[int] = field(default_factory=list)  # the smallest of each of its inserts
 
     @property
     def has_spent(self) -> bool:
@@ -306,9 +307,7 @@ class EmbeddingRun:
         try:
             for lane, batch in self._batches.items():
                 careful = [row for row in rows if self._lane_of(row.content_hash) is lane]
-                store_vectors(
-                    self._database, self._embedder.model, careful, batch, self._claims.renew
-                )
+                self._insert(careful, batch)
         except (ConfigurationError, TransientError):
             raise  # no recording's fault; and with the database away, nothing can be written down
         except EmbeddingAssetsError as error:
@@ -318,6 +317,15 @@ class EmbeddingRun:
             for work in self._owners.pop(row.content_hash):
                 work.waiting.discard(row.content_hash)
         yield from self._finish(works)
+
+    def _insert(self, rows: list[VectorRow], batch: InsertBatch) -> None:
+        """Stores vectors; their recordings learn how small the batches had to be."""
+        batch.smallest = batch.rows  # of these inserts, not of earlier ones
+        try:
+            store_vectors(self._database, self._embedder.model, rows, batch, self._claims.renew)
+        finally:
+            for work in {work for row in rows for work in self._owners[row.content_hash]}:
+                work.batches.append(batch.smallest)
 
     def _lane_of(self, content_hash: bytes) -> Lane:
         """The most careful lane of the recordings that wait for this text."""
@@ -461,5 +469,5 @@ class EmbeddingRun:
             tokens=work.tokens,
             cost_usd=None if price is None else work.tokens * price / 1e6,
             seconds=time.monotonic() - work.started,
-            smallest_insert_batch=self._batches[work.lane].smallest,
+            smallest_insert_batch=min(work.batches, default=self._batches[work.lane].rows),
         )

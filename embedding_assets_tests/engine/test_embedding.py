@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -6,9 +7,9 @@ import pytest
 
 from embedding_assets.engine import embedding
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Lane, Result
+from embedding_assets.engine.embedding import EmbeddingRun, Lane, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, ErrorKind
-from embedding_assets.engine.queue import Claims, queue_counts
+from embedding_assets.engine.queue import Claim, Claims, queue_counts
 from embedding_assets_tests.engine.conftest import (
     CHUNKING,
     Embed,
@@ -347,3 +348,48 @@ def test_vectors_of_another_model_are_not_mixed_in(
     other = embedder_of(api, model="text-embedding-3-large")
     with pytest.raises(ConfigurationError, match="switch-model"):
         embed(embedder=other)
+
+
+def test_an_attempt_tells_the_smallest_batch_of_its_own_inserts(
+    database: Database, api: LoopbackAPI
+) -> None:
+    with database.transaction() as connection:
+        # For a while, an insert of more than three rows takes longer than the server allows.
+        connection.execute(
+            """
+            CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF (SELECT count(*) FROM new_rows) > 3 THEN PERFORM pg_sleep(10); END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER dawdle AFTER INSERT ON chunk_embeddings
+                REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
+            DO $$ BEGIN
+                EXECUTE format('ALTER DATABASE %I SET statement_timeout = 600', current_database());
+            END $$;
+            """
+        )
+    database.close()  # the next connection has the timeout
+    claims = Claims(database, "run")
+    run = EmbeddingRun(database, embedder_of(api), CHUNKING, claims)
+    outcomes: list[Outcome] = []
+
+    def claimed() -> Iterator[Claim | None]:
+        for number, name in enumerate("abc"):
+            with database.transaction() as connection:
+                add_call(connection, name, talk(name, 20 if name == "a" else 150))
+                if name == "b":
+                    connection.execute("DROP TRIGGER dawdle ON chunk_embeddings")
+            yield from claims.these([name])
+            while len(outcomes) == number:
+                yield None
+
+    for outcome in run.embed(claimed()):
+        outcomes.append(outcome)  # the claims wait for it
+    assert [o.recording_id for o in outcomes] == ["a", "b", "c"]
+    a, _, c = (o.figures.smallest_insert_batch for o in outcomes)
+    assert a <= 3 < c
+    recorded = "SELECT smallest_insert_batch FROM embedding_attempts ORDER BY recording_id"
+    assert [row[0] for row in rows(database, recorded)] == [
+        o.figures.smallest_insert_batch for o in outcomes
+    ]
