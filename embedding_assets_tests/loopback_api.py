@@ -1,7 +1,8 @@
 """A real HTTP server on 127.0.0.1 that speaks the OpenAI embeddings API, and fails when told to.
 
 In a test: `with LoopbackAPI() as api: ...`. As a process of its own, for load tests:
-`python -m embedding_assets_tests.loopback_api --latency-ms 100`, which prints its base URL.
+`python -m embedding_assets_tests.loopback_api --latency-ms 100`, which prints its base URL and
+tells what it counted at `GET /_stats`.
 
 A vector is the sum of its words' directions, so texts that share words are near each other, and a
 text has the same vector in every process.
@@ -55,6 +56,7 @@ class Stats:
     requests: int = 0  # all, also those that failed
     answered: int = 0
     inputs: Counter[str] = field(default_factory=Counter)  # texts answered, by hash
+    asked: dict[str, Counter[str]] = field(default_factory=dict)  # by API key, failed ones too
     tokens: int = 0
     most_at_once: int = 0
     last_headers: dict[str, str] = field(default_factory=dict)
@@ -147,6 +149,9 @@ class LoopbackAPI:
             self._at_once -= 1
 
     async def _answer(self, scope: Any, body: bytes, send: Any) -> None:
+        if (scope["method"], scope["path"]) == ("GET", "/_stats"):
+            await _send(send, 200, json.dumps(vars(self.stats)).encode())
+            return
         if scope["path"] != "/v1/embeddings" or scope["method"] != "POST":
             await _send(send, 404, _error("no such path"))
             return
@@ -156,6 +161,8 @@ class LoopbackAPI:
         request = json.loads(body)
         given = request["input"]
         inputs = [given] if isinstance(given, str) else given
+        asked = self.stats.asked.setdefault(_key(headers), Counter())
+        asked.update(text_hash(text) for text in inputs if isinstance(text, str))
         if self.latency:
             await asyncio.sleep(self.latency)
         fault = self._fault(inputs)
@@ -204,7 +211,7 @@ class LoopbackAPI:
     def _refusal(
         self, headers: dict[str, str], request: dict[str, Any], inputs: Sequence[Any]
     ) -> tuple[int, bytes] | None:
-        key = headers.get("authorization", "").removeprefix("Bearer ")
+        key = _key(headers)
         if self._api_key is not None and key != self._api_key:
             text = f"Incorrect API key provided: {key}"  # OpenAI's answer quotes it too
             return 401, _error(text, code="invalid_api_key")
@@ -231,6 +238,10 @@ class LoopbackAPI:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         answer = {"object": "list", "model": request["model"], "data": data, "usage": usage}
         return json.dumps(answer).encode()
+
+
+def _key(headers: dict[str, str]) -> str:
+    return headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def _are_acceptable(inputs: Sequence[Any]) -> bool:

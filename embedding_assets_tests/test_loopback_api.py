@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from typing import Any
 
 import numpy as np
@@ -86,12 +88,17 @@ def test_what_openai_refuses_is_refused_and_not_counted_as_answered(texts: Any) 
         assert (api.stats.requests, api.stats.answered) == (1, 0)
 
 
-def test_as_a_process_of_its_own_it_says_where_it_listens() -> None:
+def test_as_a_process_of_its_own_it_says_where_it_listens_and_what_it_counted() -> None:
     command = [sys.executable, "-m", "embedding_assets_tests.loopback_api", "--dimensions", "16"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            answer = _ask(server.stdout.readline().strip(), "a text")
+            url = server.stdout.readline().strip()
+            answer = _ask(url, "a text")
             assert len(answer.data[0].embedding) == 16
+            with urllib.request.urlopen(url.removesuffix("/v1") + "/_stats") as told:  # noqa: S310
+                stats = json.load(told)
+            assert stats["inputs"] == {text_hash("a text"): 1}
+            assert stats["asked"] == {"k": stats["inputs"]}
         finally:
             server.terminate()

@@ -1,18 +1,22 @@
+import multiprocessing
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import pytest
 
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.system.worker import work
 
 DIMENSIONS = 64
-Start = Callable[[str], subprocess.Popen[str]]
+# Forked from a process that has imported everything: starting a hundred takes seconds.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([work.__module__])
 
 
-def engine_environment(database_url: str, api: LoopbackAPI, **more: str) -> dict[str, str]:
+def engine_environment(database_url: str, api_url: str, **more: str) -> dict[str, str]:
     """The settings of a process that works on this database with this model."""
     names = ("PATH", "HOME", "LANG", "TMPDIR")
     return {
@@ -21,7 +25,7 @@ def engine_environment(database_url: str, api: LoopbackAPI, **more: str) -> dict
         "EMBEDDING_PROVIDER": "openai",
         "EMBEDDING_DIMENSIONS": str(DIMENSIONS),
         "OPENAI_API_KEY": "k",
-        "OPENAI_BASE_URL": api.base_url,
+        "OPENAI_BASE_URL": api_url,
         "CHUNK_TARGET_TOKENS": "60",
         "CHUNK_OVERLAP_TOKENS": "10",
         "CHUNK_MAX_TOKENS": "90",
@@ -30,20 +34,22 @@ def engine_environment(database_url: str, api: LoopbackAPI, **more: str) -> dict
 
 
 @contextmanager
-def engine_process(run_id: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A worker process; whatever happens, it is gone afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "embedding_assets_tests.system.worker", run_id],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def engine_process(
+    environment: dict[str, str], run_id: str, **arguments: Any
+) -> Iterator[BaseProcess]:
+    """A worker process; whatever happens, it is gone afterwards.
+
+    Its API key is the run's id, so that the API can tell who asked for what.
+    """
+    process = PROCESSES.Process(
+        target=work, args=({**environment, "OPENAI_API_KEY": run_id}, run_id), kwargs=arguments
     )
+    process.start()
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 @pytest.fixture
