@@ -274,6 +274,28 @@ def status(as_json: bool) -> None:
         )
 
 
+@main.command(
+    epilog="Exit codes: 0 healthy; 1 warning; 2 critical, or a setting or an argument is wrong."
+)
+@click.option(
+    "--watch",
+    type=click.IntRange(1, 86_400),
+    metavar="SECONDS",
+    help="Look again so often, until Ctrl-C; with --json, a document a line.",
+)
+@_as_json
+@click.pass_context
+def monitor(ctx: click.Context, watch: int | None, as_json: bool) -> None:
+    """Show how well the system is: health, queue, activity, runs, dead letters, what to do.
+
+    The exit code tells the health of the last look, so that this can be a probe. A database that
+    cannot be read is critical.
+    """
+    from embedding_assets.monitor import monitor as show  # noqa: PLC0415
+
+    ctx.exit(show(Settings(), every=watch, as_json=as_json))
+
+
 @main.command(name="switch-model")
 def switch_model() -> None:
     """Embed everything with the model of the settings, then let search read that one.
