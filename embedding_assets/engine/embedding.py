@@ -135,10 +135,10 @@ class EmbeddingRun:
         """Processes recordings as they are claimed; each outcome comes the moment it is committed.
 
         Recordings that are not finished when the caller stops, or when nothing can succeed, are
-        given back; what they cost is written down as attempts that were released. Uncounted is
-        what a killed process spent on recordings it had not ended, what a request costs that is
-        not answered within STOPPING_SECONDS of the stop, and everything unwritten when the
-        database stays away.
+        given back; what they cost is written down as attempts that were released. Uncounted are
+        the tokens of answers that never arrived (lost, or later than STOPPING_SECONDS after the
+        stop), what a killed process spent on recordings that it had not ended, and what could not
+        be written because the database stayed away.
 
         Raises:
             ConfigurationError: nothing can succeed; no attempt was counted.
@@ -427,11 +427,10 @@ class EmbeddingRun:
 
     def _harvest(self) -> None:
         """Keeps what requests under way still bring when the run stops: it is paid for."""
-        done, _ = wait(self._flying, STOPPING_SECONDS)
+        wait(self._flying, STOPPING_SECONDS)
         rows: list[VectorRow] = []
-        for future in done:
-            inputs = self._flying[future]
-            error = future.exception()
+        for future, inputs in self._flying.items():
+            error = future.exception() if future.done() else _abandoned()
             if isinstance(error, EmbeddingAssetsError):
                 self._charge(inputs, error)
             elif error is None:
@@ -471,3 +470,10 @@ class EmbeddingRun:
             seconds=time.monotonic() - work.started,
             smallest_insert_batch=min(work.batches, default=self._batches[work.lane].rows),
         )
+
+
+def _abandoned() -> TransientError:
+    """What a call has cost at least that goes on after its run: one request."""
+    error = TransientError("the run stopped before the model answered")
+    error.requests = 1
+    return error

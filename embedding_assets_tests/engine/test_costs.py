@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from embedding_assets.engine import embedding
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders.openai import Retries
 from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
@@ -114,6 +115,21 @@ def test_requests_under_way_when_a_run_stops_are_counted_and_what_they_bring_is_
     assert {o.result for o in embed()} == {Result.PUBLISHED}
     assert api.stats.sent_twice == []
     assert rows(database, SPENT) == [(api.stats.requests, api.stats.tokens)]
+
+
+def test_a_request_that_outlasts_its_run_is_counted_without_its_tokens(
+    database: Database, api: LoopbackAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add_calls(database, 15)
+    monkeypatch.setattr(embedding, "STOPPING_SECONDS", 0.1)
+    api.faults = [Fault(stall=1.5, after=2)]
+    claims, run = _run(database, api)
+    outcomes = run.embed(claims.due())
+    next(outcomes)
+    tokens = api.stats.tokens
+    outcomes.close()  # type: ignore[attr-defined]
+    assert api.stats.requests > api.stats.answered == 2
+    assert rows(database, SPENT) == [(api.stats.requests, tokens)]
 
 
 def test_what_a_configuration_error_cuts_short_is_released_with_its_cost_and_reason(

@@ -1,6 +1,7 @@
 """What a dead run held: who is suspected of having killed it, and who pays."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -225,3 +226,24 @@ def test_the_migration_goes_back_and_forth_and_functions_stay_pinned(
     assert migrations.migrate(database_url)
     assert rows(database, pinned) == everything
     assert rows(database, "SELECT crashes FROM embedding_queue") == [(0,)]
+
+
+def test_many_that_find_a_dead_run_at_once_take_it_back_once(
+    database: Database, database_url: str
+) -> None:
+    _add_calls(database, 60)
+    _dies_holding(database, 60)
+
+    def look(number: int) -> int:
+        with Database(database_url) as own:
+            return len(_taken(own, f"looks-{number}"))
+
+    with ThreadPoolExecutor(6) as pool:
+        taken = list(pool.map(look, range(6)))
+    assert sum(taken) == 60
+    assert rows(database, "SELECT DISTINCT attempts, crashes FROM embedding_queue") == [(0, 1)]
+    crashes = (
+        "SELECT outcome, count(*) AS attempts, count(DISTINCT recording_id) AS recordings"
+        " FROM embedding_attempts GROUP BY outcome"
+    )
+    assert rows(database, crashes) == [("released", 60, 60)]

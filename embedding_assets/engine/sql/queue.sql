@@ -219,7 +219,8 @@ WITH dead_runs AS (
     ORDER BY queued.recording_id
     FOR UPDATE OF queued SKIP LOCKED
 ), attempt AS (
-    -- The model is the live one: a run works with no other.
+    -- The model is the live one: a run works with no other. The lane is what the queue knows of it:
+    -- a run may have been careful for reasons of its own.
     INSERT INTO embedding_attempts
         (attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, seconds)
     SELECT gen_random_uuid(), recording_id, claimed_by,
