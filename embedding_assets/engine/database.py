@@ -91,6 +91,17 @@ class Database:
                 self._find_vector_type(connection)
                 yield connection
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Connection]:
+        """The connection outside of any transaction, for statements that cannot run in one.
+
+        What the caller sets lasts as long as the connection: no proxy may stand between.
+        """
+        with translated_errors():
+            connection = self._open()
+            self._find_vector_type(connection, is_local=False)
+            yield connection
+
     def retrying(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
         """Runs `work` in a transaction, again for a minute while the error is transient.
 
@@ -144,13 +155,13 @@ class Database:
                 register_vector(connection)
         return connection
 
-    def _find_vector_type(self, connection: Connection) -> None:
+    def _find_vector_type(self, connection: Connection, *, is_local: bool = True) -> None:
         """Puts pgvector's schema on this transaction's search path, where it is not already."""
         if self._vector_schema is not None:
             connection.execute(
                 "SELECT set_config('search_path',"
-                " concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), true)",
-                [self._vector_schema],
+                " concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), %s)",
+                [self._vector_schema, is_local],
             )
 
 

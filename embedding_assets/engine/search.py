@@ -1,13 +1,26 @@
 """Finds the published chunks nearest in meaning to a question."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from embedding_assets.engine.database import Database, sql
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import sql as compose
+
+from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.errors import InvalidInputError
 from embedding_assets.engine.vectors import require_live
+
+Vector = NDArray[np.float32]
+
+CANDIDATES = 400  # compared by their whole vectors
+CANDIDATES_A_HIT = 20
+EFFORT = 100  # pgvector's ef_search
+LAST_ID = 2**63 - 1
 
 _WORD = re.compile(r"\w+")
 _STEM = 4  # letters that tell a word, whatever its ending
@@ -79,9 +92,16 @@ def search(
         require_live(connection, embedder)
     query = embedder.embed([question]).vectors[0]
     with database.transaction() as connection:
-        rows = sql.nearest_chunks(
-            connection, model=embedder.model, query=query, recording_id=recording_id, limit=limit
-        )
+        if recording_id is None:
+            rows = nearest_chunks(connection, embedder.model, query, limit)
+        else:
+            rows = sql.nearest_in_recording(
+                connection,
+                model=embedder.model,
+                query=query,
+                recording_id=recording_id,
+                limit=limit,
+            )
         return [
             Hit(
                 recording_id=row.recording_id,
@@ -96,3 +116,57 @@ def search(
             )
             for row in rows
         ]
+
+
+def nearest_chunks(
+    connection: Connection, model: str, query: Vector, limit: int, *, effort: int = EFFORT
+) -> list[Any]:
+    """The published chunks nearest to a vector of this model, with their similarity.
+
+    First by the vectors' signs, of which each part of the vector index has a graph, and what is
+    newer than any part is read through; then the best `CANDIDATES` or more by the whole vectors.
+    """
+    row = sql.model_dimensions(connection, model=model)
+    if row is None:
+        return []
+    sql.set_search_effort(connection, effort=str(effort))
+    parts = sql.sealed_parts(connection, model=model)
+    statement = search_statement(model, row.dimensions, list(parts), limit)
+    return connection.execute(statement, {"query": query}).fetchall()
+
+
+def search_statement(
+    model: str, dimensions: int, parts: Sequence[Any], limit: int
+) -> compose.Composed:
+    """One statement with a branch for each part, and one for each range between and after them."""
+    values = {
+        "model": compose.Literal(model),
+        "dimensions": compose.Literal(dimensions),
+        "query": compose.Placeholder("query"),
+        "candidates": compose.Literal(max(CANDIDATES, CANDIDATES_A_HIT * limit)),
+        "limit": compose.Literal(limit),
+    }
+    branches = [
+        _template(sql.nearest_in_part if is_part else sql.nearest_outside).format(
+            from_id=compose.Literal(from_id), to_id=compose.Literal(to_id), **values
+        )
+        for from_id, to_id, is_part in ranges(parts)
+    ]
+    return _template(sql.nearest_of_all).format(
+        branches=compose.SQL(" UNION ALL ").join(branches), **values
+    )
+
+
+def ranges(parts: Sequence[Any]) -> Iterator[tuple[int, int, bool]]:
+    """All ids there can be, in ranges that are a part of the index, or none."""
+    end = 0
+    for part in parts:
+        if part.from_id > end:
+            yield end, part.from_id, False
+        yield part.from_id, part.to_id, True
+        end = part.to_id
+    yield end, LAST_ID, False
+
+
+def _template(statement: Any) -> compose.SQL:
+    return compose.SQL(statement.sql.rstrip().removesuffix(";"))

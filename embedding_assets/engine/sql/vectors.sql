@@ -8,6 +8,10 @@ ON CONFLICT DO NOTHING;
 -- The model that search reads.
 SELECT model, dimensions FROM embedding_models WHERE is_live;
 
+-- name: model_dimensions(model)^
+-- The length of a model's vectors; no row for one that is not known.
+SELECT dimensions FROM embedding_models WHERE model = :model;
+
 -- name: hold_live_model()^
 -- The live model, which nobody switches before this transaction ends.
 SELECT model FROM embedding_models WHERE is_live FOR SHARE;

@@ -1,0 +1,70 @@
+-- name: parts()
+-- All parts of the vector index, each model's in the order of their ids.
+SELECT index_name, model, from_id, to_id, state, rows FROM vector_index_parts
+ORDER BY model, from_id, to_id;
+
+-- name: sealed_parts(model)
+-- The ranges of ids that search reads through an index.
+SELECT index_name, model, from_id, to_id, state, rows FROM vector_index_parts
+WHERE model = :model AND state = 'sealed'
+ORDER BY from_id;
+
+-- name: models()
+-- Every model that has vectors, or may get some.
+SELECT model, dimensions FROM embedding_models ORDER BY created_at, model;
+
+-- name: tail(model, sealed_until, limit)^
+-- How many vectors no part covers yet, counted up to a limit, and where they end.
+SELECT count(*) AS rows, coalesce(max(id) + 1, :sealed_until) AS to_id
+FROM (
+    SELECT id FROM chunk_embeddings
+    WHERE id >= :sealed_until AND model = :model
+    LIMIT :limit
+) AS newest;
+
+-- name: last_id(model)$
+-- Where a model's vectors end.
+SELECT coalesce(max(id) + 1, 0) FROM chunk_embeddings WHERE model = :model;
+
+-- name: begin_part(index_name, model, from_id, to_id)!
+-- Says which part is built next; of each model one at a time.
+INSERT INTO vector_index_parts (index_name, model, from_id, to_id, state)
+VALUES (:index_name, :model, :from_id, :to_id, 'building')
+ON CONFLICT DO NOTHING;
+
+-- name: count_part(model, from_id, to_id)$
+-- Vectors that a part covers.
+SELECT count(*) FROM chunk_embeddings
+WHERE id >= :from_id AND id < :to_id AND model = :model;
+
+-- name: seal_part(index_name, rows)!
+-- From now on search reads the part.
+UPDATE vector_index_parts SET state = 'sealed', rows = :rows, sealed_at = now()
+WHERE index_name = :index_name;
+
+-- name: replace_parts(index_name)
+-- From now on search reads the parts that this one took in no more.
+UPDATE vector_index_parts AS replaced SET state = 'dropping'
+FROM vector_index_parts AS built
+WHERE built.index_name = :index_name AND replaced.index_name <> built.index_name
+    AND replaced.model = built.model AND replaced.state = 'sealed'
+    AND replaced.from_id >= built.from_id AND replaced.to_id <= built.to_id
+RETURNING replaced.index_name;
+
+-- name: forget_part(index_name)!
+-- Its index is gone.
+DELETE FROM vector_index_parts WHERE index_name = :index_name AND state = 'dropping';
+
+-- name: index_state(index_name)^
+-- Whether an index of this name is there, whole, and being built at this moment.
+SELECT index.indisvalid AS is_valid,
+       EXISTS (SELECT FROM pg_stat_progress_create_index AS building
+               WHERE building.index_relid = index.indexrelid) AS is_being_built,
+       pg_relation_size(index.indexrelid) AS bytes
+FROM pg_index AS index
+WHERE index.indexrelid = to_regclass(:index_name);
+
+-- name: build_progress(pid)^
+-- How far the build has come that this server process works at.
+SELECT phase, tuples_done, blocks_done, blocks_total FROM pg_stat_progress_create_index
+WHERE pid = :pid;
