@@ -38,4 +38,4 @@ def system_health(settings: Settings) -> Health:
         with open_database(settings) as database:
             return examine(database, thresholds(settings), model=model, setting_error=setting_error)
     except EmbeddingAssetsError as error:
-        return unreadable(error)
+        return unreadable(error, setting_error=setting_error)

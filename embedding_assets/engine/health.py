@@ -3,6 +3,8 @@
 The asset checks, the monitor, the alerts and the trend all show what is counted and judged here.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -10,12 +12,18 @@ from enum import StrEnum
 from typing import Any
 
 from embedding_assets.engine.database import Connection, Database, sql
-from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
-from embedding_assets.engine.queue import MAX_RECOVERIES
+from embedding_assets.engine.errors import (
+    ConfigurationError,
+    EmbeddingAssetsError,
+    StatementTimeoutError,
+)
+from embedding_assets.engine.queue import MAX_ATTEMPTS, MAX_RECOVERIES
 
 WORST = 3  # items that a finding names
 DEAD_LETTERS = 10  # that are told with their errors
 OLDEST_PGVECTOR = (0, 7)
+GIVEN_UP_IN_A_ROW = 3  # so many, with nothing published between, are not the recordings' fault
+CLOCK_TOLERANCE = timedelta(minutes=5)
 
 Figure = int | float | str | None
 
@@ -58,6 +66,9 @@ class Thresholds:
     quiet_critical: timedelta = timedelta(hours=6)
     completion_warning: float = 99.0  # percent; below it
     stale_claims_warning: int = 1
+    # Recovery takes five at a time: after four rounds each of the tolerated twenty had a turn.
+    unrecovered_warning: timedelta = timedelta(hours=24)
+    uninspected_warning: timedelta = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +82,15 @@ class Numbers:
     failed: int
     dead_letters: int
     waiting_for_person: int  # dead letters that used up their recoveries
+    recoverable_since: datetime | None  # when the first of the others was due for a recovery
+    given_up_lately: int  # dead letters that came after the last publication
+    given_up_lately_since: datetime | None
     claimable: int
-    claimable_since: datetime | None  # since when the oldest of what is due has been wanted
+    unfinished_since: datetime | None  # since when what is queued and not published is wanted
     stale_claims: int
     chunks: int
+    reconciled_at: datetime | None  # when the queue was last told what change tracking missed
     unqueued: int  # calls that no queue row is there for yet
-    unqueued_since: datetime | None
     deleted: int  # published recordings whose call is gone, and nobody was told
     published_last_hour: int
     failures_last_hour: int
@@ -89,7 +103,7 @@ class Numbers:
     configuration_error_at: datetime | None
     live_model: str | None
     looked_until: str | None
-    round_started_at: datetime
+    round_started_at: datetime | None
     last_round_ended_at: datetime | None
     inspected_at: datetime | None
     inspected_recordings: int
@@ -108,10 +122,24 @@ class Numbers:
         return self.claimable + self.stale_claims + self.unqueued + self.deleted
 
     @property
-    def due_since(self) -> datetime | None:
-        """Since when the oldest of it has been due, where that is known."""
-        since = [at for at in (self.claimable_since, self.unqueued_since) if at is not None]
-        return min(since, default=None)
+    def unfinished(self) -> int:
+        """What the system still means to do by itself, due or not: it is being tried, or will be.
+
+        What is in the hands of a run counts, as one that hangs publishes nothing either.
+        """
+        return self.pending + self.failed + self.processing + self.unqueued + self.deleted
+
+    @property
+    def wanted_since(self) -> datetime | None:
+        """Since when the oldest of it has been wanted at the earliest; None if there is none."""
+        since = [self.unfinished_since]
+        if self.unqueued or self.deleted:
+            # Nobody wrote down when they came or went; when the queue was told, they had not yet.
+            told = [at for at in (self.reconciled_at, self.inspected_at) if at is not None]
+            since.append(max(told, default=self.round_started_at))
+        if self.given_up_lately >= GIVEN_UP_IN_A_ROW:
+            since.append(self.given_up_lately_since)
+        return min((at for at in since if at is not None), default=None)
 
     @property
     def completion_percent(self) -> float:
@@ -237,7 +265,8 @@ def examine(
 
 def measure(connection: Connection) -> Numbers:
     """Counts everything at one moment."""
-    return Numbers(**sql.health_numbers(connection, max_recoveries=MAX_RECOVERIES)._asdict())
+    row = sql.health_numbers(connection, max_attempts=MAX_ATTEMPTS, max_recoveries=MAX_RECOVERIES)
+    return Numbers(**row._asdict())
 
 
 def attempts_by_hour(database: Database, since: datetime) -> list[dict[str, Any]]:
@@ -290,16 +319,21 @@ def judge(
         _recent_activity(numbers, worst, thresholds),
         _completion_rate(numbers, worst, thresholds),
         _stale_claims(numbers, worst, thresholds),
-        _chunk_integrity(numbers, worst),
+        _chunk_integrity(numbers, worst, thresholds),
     )
     return Health(numbers.checked_at, findings, numbers)
 
 
-def unreadable(error: EmbeddingAssetsError) -> Health:
+def unreadable(error: EmbeddingAssetsError, *, setting_error: str | None = None) -> Health:
     """Health when the database, without which nothing works, cannot be read."""
-    known = isinstance(error, ConfigurationError)
-    action = "mend the setting" if known else "start the database server, or mend DATABASE_URL"
-    finding = Finding("configuration", Severity.CRITICAL, str(error), action)
+    if isinstance(error, ConfigurationError):
+        action = "mend the setting, then embedding-assets init"
+    elif isinstance(error, StatementTimeoutError):
+        action = "see what keeps the database server busy, or raise this role's statement_timeout"
+    else:
+        action = "start the database server, or mend DATABASE_URL"
+    message = str(error) if setting_error is None else f"{error}; besides, {setting_error}"
+    finding = Finding("configuration", Severity.CRITICAL, message, action)
     return Health(datetime.now(UTC), (finding,), None)
 
 
@@ -327,7 +361,9 @@ def _configuration(numbers: Numbers, model: str | None, setting_error: str | Non
         "configuration",
         Severity.CRITICAL if problem else Severity.HEALTHY,
         problem or f"settings, schema and pgvector {numbers.pgvector_version} agree",
-        "mend the setting; what waits is embedded then, nothing was lost" if problem else None,
+        "mend what is named; nothing is lost, and embedding-assets run shows whether it works then"
+        if problem
+        else None,
         {
             "model": model,
             "live_model": numbers.live_model,
@@ -341,7 +377,7 @@ def _misconfigured(numbers: Numbers, model: str | None) -> str | None:
     version = numbers.pgvector_version
     if version is None:
         return "pgvector is not installed in this database: CREATE EXTENSION vector"
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_PGVECTOR:
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_PGVECTOR:
         return f"pgvector {version} is too old: ALTER EXTENSION vector UPDATE to 0.7 or newer"
     if numbers.live_model is not None and numbers.live_model != model:
         return (
@@ -349,9 +385,16 @@ def _misconfigured(numbers: Numbers, model: str | None) -> str | None:
             " EMBEDDING_PROVIDER, EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back, or run"
             " embedding-assets switch-model"
         )
-    if numbers.configuration_error is not None and numbers.due:
+    if numbers.configuration_error is not None and numbers.unfinished:
         at = _at(numbers.configuration_error_at)
         return f"a run was stopped {at}: {numbers.configuration_error}"
+    last = numbers.last_published_at
+    if last is not None and last > numbers.checked_at + CLOCK_TOLERANCE:
+        return (
+            f"the database server's clock was set back: it is {_at(numbers.checked_at)} there, and"
+            f" the last recording was published {_at(last)}; what became due in between waits"
+            " until then: set the clock right"
+        )
     return None
 
 
@@ -359,14 +402,20 @@ def _dead_letters(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
     severity = _at_least(
         numbers.dead_letters, thresholds.dead_letters_warning, thresholds.dead_letters_critical
     )
-    if numbers.waiting_for_person:
-        severity = max(severity, Severity.WARNING)
     message = f"{_count(numbers.dead_letters, 'recording')} given up"
+    since = numbers.recoverable_since
+    is_left = since is not None and numbers.checked_at - since >= thresholds.unrecovered_warning
     if numbers.waiting_for_person:
-        message += f", {numbers.waiting_for_person} of them waiting for a person"
-    action = "embedding-assets monitor, mend what the errors say, then embedding-assets retry"
-    if severity > Severity.HEALTHY:
-        action += " --force --dead-letters" if numbers.waiting_for_person else " --dead-letters"
+        message += f", {numbers.waiting_for_person:,} of them waiting for a person"
+    if is_left:
+        message += f", due for another try since {_at(since)}"
+    if numbers.waiting_for_person or is_left:
+        severity = max(severity, Severity.WARNING)
+    action = "mend what the errors say, then embedding-assets retry --dead-letters"
+    if numbers.waiting_for_person:
+        action += " --force"
+    if is_left:
+        action += "; see why the schedule recover_dead_letters does not try them"
     return Finding(
         "dead_letters",
         severity,
@@ -375,6 +424,7 @@ def _dead_letters(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
         {
             "dead_letters": numbers.dead_letters,
             "waiting_for_person": numbers.waiting_for_person,
+            "due_for_recovery_since": _iso(since),
         },
         worst.dead_letters,
     )
@@ -385,11 +435,12 @@ def _pending_backlog(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
     return Finding(
         "pending_backlog",
         severity,
-        f"{_count(numbers.waiting, 'recording')} waiting, {numbers.processing} being worked on",
+        f"{_count(numbers.waiting, 'recording')} waiting, {numbers.processing:,} being worked on,"
+        f" {numbers.published_last_hour:,} published in the last hour",
         None
         if severity is Severity.HEALTHY
-        else "see that the daemon runs and workers do (embedding-assets monitor); to go faster,"
-        " raise MAX_WORKERS, or start one more: embedding-assets run",
+        else "nothing, if enough are published in an hour; else see that the Dagster daemon runs,"
+        " raise MAX_WORKERS, or add a worker: embedding-assets run",
         {
             "pending": numbers.pending,
             "unqueued": numbers.unqueued,
@@ -409,39 +460,48 @@ def _recent_activity(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
             thresholds.quiet_warning.total_seconds(),
             thresholds.quiet_critical.total_seconds(),
         )
-    published = _count(numbers.published_last_hour, "recording")
-    message = f"{published} published in the last hour, {numbers.due} due"
+    message = (
+        f"{_count(numbers.published_last_hour, 'recording')} published in the last hour,"
+        f" {numbers.due:,} due"
+    )
     if severity > Severity.HEALTHY and quiet is not None:
-        message = f"nothing published for {_hours(quiet)}, though {numbers.due} are due"
+        message = (
+            f"nothing published for {_hours(quiet)}: {_count(numbers.due, 'recording')} due,"
+            f" {numbers.processing:,} being worked on"
+        )
+        if numbers.given_up_lately:
+            message += f", {numbers.given_up_lately:,} that came since given up"
     return Finding(
         "recent_activity",
         severity,
         message,
         None
         if severity is Severity.HEALTHY
-        else "see that the Dagster daemon runs, and why the last runs failed; embedding-assets run"
-        " works without it",
+        else "see that the Dagster daemon runs, and in Dagster why the last runs of"
+        " embed_recordings failed; embedding-assets run works without the daemon and says why not",
         {
             "published_last_hour": numbers.published_last_hour,
             "embedded_last_hour": numbers.embedded_last_hour,
             "failures_last_hour": numbers.failures_last_hour,
             "due": numbers.due,
+            "unfinished": numbers.unfinished,
+            "given_up_lately": numbers.given_up_lately,
             "quiet_hours": None if quiet is None else round(quiet / timedelta(hours=1), 2),
             "last_published_at": _iso(numbers.last_published_at),
         },
-        worst.waiting,
+        worst.waiting or worst.dead_letters,
     )
 
 
 def _quiet(numbers: Numbers) -> timedelta | None:
-    """How long work has been due with nothing published; None while nothing is due.
+    """How long something has been wanted with nothing published; None while nothing is.
 
-    A quiet night does not count: it ends when work becomes due.
+    A quiet night does not count: it ends when work comes in.
     """
-    if not numbers.due:
+    if numbers.wanted_since is None:
         return None
-    since = [at for at in (numbers.last_published_at, numbers.due_since) if at is not None]
-    return numbers.checked_at - max(since) if since else None
+    since = max(numbers.wanted_since, numbers.last_published_at or numbers.wanted_since)
+    return max(numbers.checked_at - since, timedelta(0))
 
 
 def _completion_rate(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
@@ -451,8 +511,12 @@ def _completion_rate(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
     return Finding(
         "completion_rate",
         Severity.WARNING if is_low else Severity.HEALTHY,
-        f"{percent:.2f} % of {_count(tried, 'recording')} that were tried are published",
-        "embedding-assets monitor shows the errors; embedding-assets retry --dead-letters"
+        # Rounded down: what is too low must not read as enough, nor what is not all as all.
+        f"{math.floor(percent * 100) / 100:.2f} % of {_count(tried, 'recording')} that were tried"
+        f" are published; {numbers.failed:,} failed and will be tried again,"
+        f" {numbers.dead_letters:,} given up",
+        "mend what the errors say (embedding-assets monitor); what failed is tried again by itself,"
+        " what was given up with embedding-assets retry --dead-letters"
         if is_low
         else None,
         {
@@ -470,10 +534,11 @@ def _stale_claims(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
     return Finding(
         "stale_claims",
         Severity.WARNING if is_stale else Severity.HEALTHY,
-        f"{_count(numbers.stale_claims, 'recording')} held by a run that died"
+        f"{_count(numbers.stale_claims, 'recording')} in the hands of runs that died"
         if numbers.stale_claims
-        else "no claim outlived its run",
-        "the next worker takes them back: see that the daemon runs, or embedding-assets run"
+        else "no recording is in the hands of a run that died",
+        "nothing, if it is gone in ten minutes: the next worker takes them back; else see that the"
+        " Dagster daemon runs, or embedding-assets run"
         if is_stale
         else None,
         {"stale_claims": numbers.stale_claims, "processing": numbers.processing},
@@ -481,28 +546,36 @@ def _stale_claims(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
     )
 
 
-def _chunk_integrity(numbers: Numbers, worst: Worst) -> Finding:
+def _chunk_integrity(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
+    since = numbers.inspected_at or numbers.round_started_at
+    is_left = since is not None and numbers.checked_at - since >= thresholds.uninspected_warning
     if numbers.inspected_at is None:
         looked = "no inspection yet: the job check_health makes them"
     else:
+        ended = numbers.last_round_ended_at
         looked = (
             f"looked at {_count(numbers.inspected_recordings, 'recording')} and"
             f" {_count(numbers.inspected_chunks, 'chunk')} {_at(numbers.inspected_at)}, of"
             f" {_count(numbers.chunks, 'chunk')}; "
-        ) + (
-            "the first round is not over"
-            if numbers.last_round_ended_at is None
-            else f"the last whole round ended {_at(numbers.last_round_ended_at)}"
+            + ("the first round is not over" if ended is None else f"last round ended {_at(ended)}")
         )
-    broken = numbers.broken > 0
+    severity = Severity.WARNING if is_left and numbers.chunks else Severity.HEALTHY
+    action = None
+    if severity is Severity.WARNING:
+        action = "see why the schedule check_health starts no inspection"
+    if numbers.broken:
+        severity = Severity.CRITICAL
+        action = (
+            "embedding-assets retry --broken --now embeds them again, and the next inspection looks"
+            " again; what is found once more was not broken by chance: docs/runbook.md"
+        )
     return Finding(
         "chunk_integrity",
-        Severity.CRITICAL if broken else Severity.HEALTHY,
-        f"{_count(numbers.broken, 'recording')} not as published ({looked})" if broken else looked,
-        "embedding-assets retry --force --now ID embeds it again; why it broke is a question for"
-        " docs/runbook.md"
-        if broken
-        else None,
+        severity,
+        f"{_count(numbers.broken, 'recording')} not as published ({looked})"
+        if numbers.broken
+        else looked,
+        action,
         {
             "broken": numbers.broken,
             "inspected_recordings": numbers.inspected_recordings,

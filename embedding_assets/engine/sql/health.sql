@@ -1,11 +1,15 @@
--- name: health_numbers(max_recoveries)^
+-- name: health_numbers(max_attempts, max_recoveries)^
 -- Everything that health is judged by, counted at one moment from the whole tables, in one row.
 SELECT now() AS checked_at, recordings.*, unqueued.*, deleted.*, activity.*, today.*,
-       newest.published_at AS last_published_at, refused.configuration_error,
+       newest.last_published_at, refused.configuration_error,
        refused.configuration_error_at, live.model AS live_model, inspected.*,
        (SELECT count(*) FROM integrity_findings) AS broken,
        (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector_version
 FROM (
+    SELECT max(finished_at) AS last_published_at FROM embedding_attempts
+    WHERE outcome = 'published'
+) AS newest
+CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
            count(*) FILTER (WHERE status = 'processing') AS processing,
            count(*) FILTER (WHERE status = 'completed') AS completed,
@@ -13,20 +17,32 @@ FROM (
            count(*) FILTER (WHERE status = 'dead_letter') AS dead_letters,
            count(*) FILTER (WHERE status = 'dead_letter' AND recoveries >= :max_recoveries)
                AS waiting_for_person,
+           min(next_attempt_at) FILTER (
+               WHERE status = 'dead_letter' AND recoveries < :max_recoveries
+                   AND next_attempt_at <= now()) AS recoverable_since,
+           count(*) FILTER (
+               WHERE status = 'dead_letter'
+                   AND enqueued_at > coalesce(newest.last_published_at, '-infinity'))
+               AS given_up_lately,
+           min(enqueued_at) FILTER (
+               WHERE status = 'dead_letter'
+                   AND enqueued_at > coalesce(newest.last_published_at, '-infinity'))
+               AS given_up_lately_since,
            count(*) FILTER (WHERE status IN ('pending', 'failed') AND next_attempt_at <= now())
                AS claimable,
            -- A failure moves next_attempt_at, so it does not tell how long the work is wanted.
-           min(enqueued_at) FILTER (
-               WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
-                   OR status = 'processing' AND lease_expires_at < now()) AS claimable_since,
+           -- What was published already, or given up, is wanted since somebody took it again.
+           min(CASE WHEN completed_at > enqueued_at OR attempts >= :max_attempts
+                    THEN greatest(enqueued_at, started_at) ELSE enqueued_at END)
+               FILTER (WHERE status IN ('pending', 'processing', 'failed')) AS unfinished_since,
            count(*) FILTER (WHERE status = 'processing' AND lease_expires_at < now())
                AS stale_claims,
-           coalesce(sum(chunk_count), 0)::bigint AS chunks
+           coalesce(sum(chunk_count), 0)::bigint AS chunks,
+           max(reconciled_at) AS reconciled_at
     FROM embedding_queue
 ) AS recordings
 CROSS JOIN (
-    SELECT count(*) AS unqueued,
-           min((to_jsonb(calls) ->> 'created_at')::timestamptz) AS unqueued_since
+    SELECT count(*) AS unqueued
     FROM fathom_calls AS calls
     WHERE NOT EXISTS (
         SELECT FROM embedding_queue AS queued
@@ -55,11 +71,10 @@ CROSS JOIN (
     WHERE finished_at >= date_trunc('day', now(), 'UTC')
 ) AS today
 CROSS JOIN (
-    SELECT max(finished_at) AS published_at FROM embedding_attempts WHERE outcome = 'published'
-) AS newest
-CROSS JOIN (
-    SELECT looked_until, round_started_at, last_round_ended_at, inspected_at,
-           recordings AS inspected_recordings, chunks AS inspected_chunks
+    SELECT max(looked_until) AS looked_until, max(round_started_at) AS round_started_at,
+           max(last_round_ended_at) AS last_round_ended_at, max(inspected_at) AS inspected_at,
+           coalesce(max(recordings), 0) AS inspected_recordings,
+           coalesce(max(chunks), 0) AS inspected_chunks
     FROM integrity_progress
 ) AS inspected
 LEFT JOIN embedding_models AS live ON live.is_live
@@ -89,7 +104,7 @@ LIMIT :limit;
 -- What a worker would take first.
 SELECT recording_id, status, enqueued_at FROM embedding_queue
 WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
-ORDER BY next_attempt_at, recording_id
+ORDER BY crashes, next_attempt_at, recording_id
 LIMIT :limit;
 
 -- name: stalest_claims(limit)
