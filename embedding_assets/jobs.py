@@ -14,19 +14,19 @@ from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
 from embedding_assets.engine.embedding import Lane, Outcome
 from embedding_assets.engine.health import Severity
 from embedding_assets.engine.sweeping import sweep
+from embedding_assets.event_batches import log_in_batches
 from embedding_assets.partitions import add_partitions
 from embedding_assets.resources import EmbeddingEngine
-from embedding_assets.wiring import Session
 from embedding_assets.settings import Settings
+from embedding_assets.wiring import Session
 
 
 @dg.op(
-    out={},
     description="Claims recordings that are due, embeds them, and claims again until none is.",
 )
 def embed_due_recordings(
     context: dg.OpExecutionContext, config: WorkerConfig, engine: EmbeddingEngine
-) -> Iterator[dg.AssetMaterialization]:
+) -> None:
     """Logs the same event for each recording as materializing its partition would."""
 
     def embed(session: Session) -> Iterator[Outcome]:
@@ -36,7 +36,7 @@ def embed_due_recordings(
         budget = config.time_budget_seconds
         return session.due(None if budget is None else timedelta(seconds=budget))
 
-    yield from run_session(context, engine, config, embed)
+    log_in_batches(context, run_session(context, engine, config, embed))
 
 
 @dg.job(description="Embeds every recording that is due. Any number of these may run at once.")
