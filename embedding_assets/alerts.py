@@ -17,8 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from embedding_assets.engine.health import CHECKS, Finding, Health, Severity
 
 LONGEST_TEXT = 1_500  # Discord takes 2,000 characters, title included
-LONGEST_LINE = 300
 LONGEST_ITEM = 160
+# With the worst items or without, and how long a line may be: the first that fits. The last one
+# has room for every check there is.
+_SHORTER_AND_SHORTER = ((True, 400), (False, 400), (False, 120), (False, 60))
 MOST_WAITING = 10  # alerts that one channel's queue holds
 LONGEST_BACKOFF = timedelta(hours=1)
 LOST_AFTER = timedelta(minutes=5)  # a run that was asked for and is not there
@@ -257,21 +259,20 @@ def _text(changes: Sequence[Change], state: State, health: Health, now: datetime
     if not state.told and state.unhealthy_since is not None:
         ended_at = max(c.before.better_since or now for c in changes if c.before is not None)
         closing = [f"Everything is healthy again, after {_span(ended_at - state.unhealthy_since)}."]
-    for with_items in (True, False):
+    for with_items, longest in _SHORTER_AND_SHORTER:
         parts = [_part(change, with_items=with_items) for change in in_order]
-        text = "\n\n".join([*parts, *([_lines(closing)] if closing else [])])
+        text = "\n\n".join(_cut_lines(lines, longest) for lines in [*parts, closing] if lines)
         if len(text) <= LONGEST_TEXT:
-            return text
+            break
     return _cut(text, LONGEST_TEXT)
 
 
-def _part(change: Change, *, with_items: bool) -> str:
+def _part(change: Change, *, with_items: bool) -> list[str]:
     finding = change.finding
     if not change.is_worse:
         was = f"was {_severity(change.before)}"
         since = "" if change.before is None else f" since {_at(change.before.since)}"
-        head = f"{change.name}: {_severity(change.after)} again, {was}{since}"
-        return _lines([head, finding.message])
+        return [f"{change.name}: {_severity(change.after)} again, {was}{since}", finding.message]
     was = "" if change.before is None else f", was {change.before.severity}"
     since = "" if change.after is None else f", not healthy since {_at(change.after.since)}"
     lines = [f"{change.name}: {finding.severity}{was}{since}", finding.message]
@@ -279,11 +280,11 @@ def _part(change: Change, *, with_items: bool) -> str:
         lines += [_cut(f"- {item}", LONGEST_ITEM) for item in finding.items[:3]]
     if finding.action is not None:
         lines.append(f"What helps: {finding.action}")
-    return _lines(lines)
+    return lines
 
 
-def _lines(lines: Sequence[str]) -> str:
-    return "\n".join(_cut(" ".join(line.split()), LONGEST_LINE) for line in lines)
+def _cut_lines(lines: Sequence[str], longest: int) -> str:
+    return "\n".join(_cut(" ".join(line.split()), longest) for line in lines)
 
 
 def _cut(text: str, longest: int) -> str:

@@ -246,16 +246,21 @@ def test_what_cannot_be_seen_while_the_database_is_away_is_neither_better_nor_wo
     assert titles == [f"{NAME}: better: configuration"]
 
 
-def test_a_message_is_never_longer_than_every_channel_takes() -> None:
-    clock = Clock("slack")
-    findings = [_finding(name, CRITICAL, ["x" * 5_000] * 3) for name in CHECKS]
-    (alert,) = clock.tick(Health(clock.now, tuple(findings), None))
+@pytest.mark.parametrize("length", [10, 100, 400, 5_000])
+def test_a_message_is_never_longer_than_every_channel_takes_and_leaves_no_check_out(
+    length: int,
+) -> None:
+    findings = [
+        Finding(name, CRITICAL, "é" * length, "y" * length, items=("x" * length,) * 3)
+        for name in CHECKS
+    ]
+    (alert,) = Clock("slack").tick(Health(START, tuple(findings), None))
     assert len(alert.text) <= LONGEST_TEXT
     assert all(f"{name}: critical" in alert.text for name in CHECKS)
-    (alert,) = Clock("slack").tick(
-        Health(START, (Finding("dead_letters", CRITICAL, "é\n" * 9_000, "y" * 9_000),), None)
-    )
-    assert len(alert.text) <= LONGEST_TEXT
+    assert alert.text.count("What helps: yyy") == len(CHECKS)
+    (alone,) = Clock("slack").tick(Health(START, (findings[0],), None))
+    assert len(alone.text) <= LONGEST_TEXT
+    assert alone.text.count("\n- xxx") == 3
 
 
 # Who is told.
