@@ -129,7 +129,7 @@ class EmbeddingRun:
         self._rest_must_wait = False
         self._unanswered = 0
         self._accepted = False  # whether the model took any text yet
-        self._refused: set[str] = set()  # recordings of which it refused a text before that
+        self._refused: dict[str, InvalidInputError] = {}  # recordings that it refused before that
 
     def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
         """Processes recordings as they are claimed; each outcome comes the moment it is committed.
@@ -169,7 +169,7 @@ class EmbeddingRun:
                 for future in done:
                     yield from self._receive(future, self._flying.pop(future))
             else:
-                yield from self._settle()
+                yield from self._conclude()
                 if self._rest_must_wait:
                     time.sleep(POLL_SECONDS)
             self._claims.renew()
@@ -177,7 +177,7 @@ class EmbeddingRun:
                 # The recordings whose texts were not sent are given back, at no cost to them.
                 self._more = False
                 self._packer.clear()
-        yield from self._settle()
+        yield from self._conclude()
 
     def _take_in(self, claimed: Iterator[Claim | None]) -> Iterator[Outcome]:
         """Claims and reads recordings until enough waits to keep the requests full."""
@@ -196,6 +196,8 @@ class EmbeddingRun:
 
     def _send(self, pool: ThreadPoolExecutor) -> None:
         """Fills the free places in flight; a request that is not full waits while more may come."""
+        if self._refuses_everything:
+            return  # not before what is under way was answered too
         flush = not self._more or self._rest_must_wait or len(self._works) >= MOST_AT_ONCE
         while len(self._flying) < self._embedder.limits.concurrency:
             inputs = self._packer.take(flush=flush)
@@ -273,20 +275,19 @@ class EmbeddingRun:
         yield from self._give_up(inputs, error)
 
     def _doubt(self, refused: Input, error: InvalidInputError) -> None:
-        """Raises ConfigurationError when the model seems to refuse every text.
+        """Notes a refusal that may be the configuration's fault.
 
         A recording that was refused before is no evidence: its own text may well be at fault.
         """
         claim = self._owners[refused.content_hash][0].claim
         if not claim.was_refused:
-            self._refused.add(claim.recording_id)
-        if len(self._refused) >= REFUSED_RECORDINGS:
-            raise ConfigurationError(
-                f"{error}; so it did for {len(self._refused)} recordings, and it accepted none:"
-                " check OPENAI_BASE_URL, EMBEDDING_MODEL and EMBEDDING_MAX_INPUT_TOKENS"
-            )
+            self._refused[claim.recording_id] = error
         # A cluster of bad texts must not keep the good ones behind it from being asked.
         self._packer.turn()
+
+    @property
+    def _refuses_everything(self) -> bool:
+        return not self._accepted and len(self._refused) >= REFUSED_RECORDINGS
 
     def _charge(self, inputs: list[Input], error: EmbeddingAssetsError) -> None:
         """A failed call is on the account of the first recording that waits for its first text."""
@@ -372,6 +373,16 @@ class EmbeddingRun:
             in_doubt = isinstance(work.failure, InvalidInputError) and not self._accepted
             if not work.waiting and work in self._works and not in_doubt:
                 yield self._end(work)
+
+    def _conclude(self) -> Iterator[Outcome]:
+        """Nothing is under way: what was in doubt is the texts' fault, or the configuration's."""
+        if self._refuses_everything:
+            *_, error = self._refused.values()
+            raise ConfigurationError(
+                f"{error}; so it did for {len(self._refused)} recordings, and it accepted none:"
+                " check OPENAI_BASE_URL, EMBEDDING_MODEL and EMBEDDING_MAX_INPUT_TOKENS"
+            )
+        yield from self._settle()
 
     def _settle(self) -> Iterator[Outcome]:
         """Ends what was in doubt, now that a text was accepted, or that none is left to ask."""

@@ -43,7 +43,7 @@ def test_an_api_that_refuses_everything_is_a_configuration_error_and_costs_no_at
 ) -> None:
     _add_calls(database, 40)
     api.faults = [REFUSES_ALL]
-    with pytest.raises(ConfigurationError, match=r"answered 400.* 3 recordings.*OPENAI_BASE_URL"):
+    with pytest.raises(ConfigurationError, match=r"answered 400.* recordings.*OPENAI_BASE_URL"):
         embed(embedder=embedder_of(api, concurrency=concurrency))
     assert rows(database, STATES) == [("pending", 0)]
     outcomes = "SELECT DISTINCT outcome, error_kind FROM embedding_attempts"
@@ -76,6 +76,26 @@ def test_a_few_recordings_that_are_refused_fail_alone_wherever_they_stand(
     assert failed == {f"r{n:02}" for n in marked}
     assert len(outcomes) == 40
     assert api.stats.sent_twice == []
+
+
+def test_what_is_accepted_late_still_tells_bad_texts_from_a_bad_configuration(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    with database.transaction() as connection:
+        for n in range(16):
+            add_call(connection, f"r{n:02}", [f"{MARKER} {n}" if n < 4 else f"Hello from {n}."])
+    api.faults = [
+        Fault(status=400, param="input", when=_is_marked),
+        Fault(stall=1.0, when=lambda texts: not _is_marked(texts)),
+    ]
+    embedder = embedder_of(api)
+    limits = embedder.limits
+    # The bad ones are in one request, and slow ones are under way beside it.
+    embedder.limits = type(limits)(4, limits.max_tokens, limits.max_input_tokens, 4)
+    outcomes = embed(embedder=embedder)
+    failed = {o.recording_id for o in outcomes if o.result is Result.FAILED}
+    assert failed == {f"r{n:02}" for n in range(4)}
+    assert len(outcomes) == 16
 
 
 def test_dead_letters_that_were_refused_before_are_no_sign_of_a_wrong_configuration(
