@@ -5,11 +5,13 @@ import dagster as dg
 from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
 from embedding_assets.assets.transcript_chunks import transcript_chunks
+from embedding_assets.assets.vector_index import vector_index
 from embedding_assets.checks import health_checks
 from embedding_assets.jobs import (
     check_health,
     embed_recording,
     embed_recordings,
+    maintain_vector_index,
     recover_dead_letters,
     send_alert,
     snapshot_health,
@@ -26,13 +28,14 @@ from embedding_assets.sensors import (
 from embedding_assets.settings import Settings
 
 defs = dg.Definitions(
-    assets=[fathom_calls, fathom_transcripts, transcript_chunks, embedding_health],
+    assets=[fathom_calls, fathom_transcripts, transcript_chunks, vector_index, embedding_health],
     asset_checks=[health_checks],
     jobs=[
         embed_recordings,
         embed_recording,
         recover_dead_letters,
         sweep_vectors,
+        maintain_vector_index,
         check_health,
         snapshot_health,
         send_alert,

@@ -8,10 +8,12 @@ from pydantic import Field
 
 from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.transcript_chunks import transcript_chunks
+from embedding_assets.assets.vector_index import build_waiting_parts
 from embedding_assets.channels import ChannelError, channels
 from embedding_assets.checks import health_checks
 from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
 from embedding_assets.engine.embedding import Lane, Outcome
+from embedding_assets.engine.errors import EmbeddingAssetsError
 from embedding_assets.engine.health import Severity
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.event_batches import log_in_batches
@@ -101,6 +103,27 @@ def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: Embedding
 def sweep_vectors() -> None:
     """The graph of one op."""
     sweep_unreferenced_vectors()
+
+
+@dg.op(
+    description="Builds the parts of the vector index that are worth it by now, one by one.",
+)
+def build_vector_index(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
+    """Logs the same event for each part as materializing its partition would.
+
+    Raises:
+        dg.Failure: a part was not built; the next run goes on from there.
+    """
+    try:
+        build_waiting_parts(context, engine)
+    except EmbeddingAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@dg.job(description="Seals what is new in the vector index, and merges small parts.")
+def maintain_vector_index() -> None:
+    """The graph of one op."""
+    build_vector_index()
 
 
 # A killed process leaves its run started for ever, and the schedules wait for it to end.

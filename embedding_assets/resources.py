@@ -7,8 +7,15 @@ import dagster as dg
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import Lane
+from embedding_assets.engine.index_parts import Builder, Policy
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import Session, open_database, open_session
+from embedding_assets.wiring import (
+    Session,
+    index_builder,
+    index_policy,
+    open_database,
+    open_session,
+)
 
 
 class EmbeddingEngine(dg.ConfigurableResource[None]):
@@ -19,6 +26,14 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
         """A connection to the application's database."""
         with open_database(Settings()) as database:
             yield database
+
+    def index_builder(self) -> Builder:
+        """What builds parts of the vector index; it connects when it does."""
+        return index_builder(Settings())
+
+    def index_policy(self) -> Policy:
+        """When parts are built."""
+        return index_policy(Settings())
 
     @contextlib.contextmanager
     def session(self, run_id: str, *, lane: Lane, insert_batch: int | None) -> Iterator[Session]:

@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from embedding_assets.engine import queue
+from embedding_assets.engine import index_parts, queue
 from embedding_assets.jobs import (
     check_health,
     embed_recordings,
+    maintain_vector_index,
     recover_dead_letters,
     snapshot_health,
     sweep_vectors,
@@ -86,7 +87,24 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     ) -> dg.RunRequest | dg.SkipReason:
         return _one_at_a_time(context.instance, snapshot_health.name)
 
-    return [embed_pending, recover, sweep, check_health_often, snapshot_health_hourly]
+    @dg.schedule(
+        name="maintain_vector_index",
+        job=maintain_vector_index,
+        cron_schedule=settings.maintain_vector_index_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Seals and merges parts of the vector index when that pays; never twice at"
+        " once.",
+    )
+    def maintain(
+        context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
+    ) -> dg.RunRequest | dg.SkipReason:
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            is_due = index_parts.waiting(connection, engine.index_policy())
+        if not is_due:
+            return dg.SkipReason("no part is worth building yet")
+        return _one_at_a_time(context.instance, maintain_vector_index.name)
+
+    return [embed_pending, recover, sweep, check_health_often, snapshot_health_hourly, maintain]
 
 
 def _one_at_a_time(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:

@@ -57,9 +57,18 @@ class Settings(BaseSettings):
     sweep_vectors_cron: str = "17 3 * * *"
     check_health_cron: str = "*/10 * * * *"
     snapshot_health_cron: str = "0 * * * *"
+    maintain_vector_index_cron: str = "*/5 * * * *"
     max_workers: int = Field(default=2, ge=1, le=100)
     lease_seconds: int = Field(default=300, ge=1)
     worker_seconds: int = Field(default=3600, ge=1)
+
+    # Where DATABASE_URL leads through a transaction pooler, or to a role that owns no tables.
+    index_database_url: SecretStr | None = None
+    index_tail_rows: int = Field(default=10_000, ge=100)
+    # As Postgres writes it: some 600 bytes a vector, or the build takes several times as long.
+    index_build_memory: str = Field(default="256MB", pattern=r"^[0-9]+ ?(kB|MB|GB)$")
+    # More than 0 takes that memory as shared memory, of which containers often have 64 MB.
+    index_build_workers: int = Field(default=0, ge=0, le=64)
 
     # From this number on.
     health_dead_letters_warning: int = Field(default=21, ge=1)

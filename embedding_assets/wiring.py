@@ -13,6 +13,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun, Lane, Outcome
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.index_parts import Builder, Policy
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
 from embedding_assets.settings import Settings
@@ -56,6 +57,21 @@ def open_database(settings: Settings) -> Iterator[Database]:
     with Database(application_url(settings)) as database:
         database.check_schema()
         yield database
+
+
+def index_builder(settings: Settings) -> Builder:
+    """What builds the vector index, over a connection that no proxy pools."""
+    url = settings.index_database_url
+    return Builder(
+        application_url(settings) if url is None else url.get_secret_value(),
+        memory=settings.index_build_memory,
+        workers=settings.index_build_workers,
+    )
+
+
+def index_policy(settings: Settings) -> Policy:
+    """When parts of the vector index are built."""
+    return Policy(tail_rows=settings.index_tail_rows)
 
 
 def chunk_settings(settings: Settings) -> ChunkSettings:

@@ -7,15 +7,17 @@ log-structured merge tree (O'Neil et al. 1996). An index is built CONCURRENTLY: 
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import psycopg
 from psycopg import sql as compose
 
 from embedding_assets.engine.database import Connection, Database, sql
-from embedding_assets.engine.errors import EmbeddingAssetsError, TransientError
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, TransientError
 
 PROGRESS_SECONDS = 5.0
 SETTLE_SECONDS = 600  # a build waits so long for transactions that began before it
@@ -51,6 +53,7 @@ class Built:
     part: Part
     rows: int
     bytes: int
+    seconds: float
     replaced: tuple[str, ...]  # names of the parts it took in, dropped
 
 
@@ -88,7 +91,7 @@ def next_range(
 
 def waiting(connection: Connection, policy: Policy) -> bool:
     """Whether there is anything to build or to drop; changes nothing."""
-    parts = _parts(connection)
+    parts = all_parts(connection)
     if any(part.state != "sealed" for part in parts):
         return True
     return any(_next_range(connection, row.model, parts, policy) for row in sql.models(connection))
@@ -103,7 +106,7 @@ def begin(database: Database, policy: Policy) -> Part | None:
 
 
 def _begin(connection: Connection, policy: Policy) -> Part | None:
-    parts = _parts(connection)
+    parts = all_parts(connection)
     for part in parts:
         if part.state == "building":
             return part
@@ -138,16 +141,17 @@ def _next_range(
 
 def find(database: Database, index_name: str) -> Part | None:
     """The part of that name."""
-    parts = database.retrying(_parts)
+    parts = database.retrying(all_parts)
     return next((part for part in parts if part.index_name == index_name), None)
 
 
 def replaced_parts(database: Database) -> list[str]:
     """Names of parts that others took in, and whose index is still to be dropped."""
-    return [part.index_name for part in database.retrying(_parts) if part.state == "dropping"]
+    return [part.index_name for part in database.retrying(all_parts) if part.state == "dropping"]
 
 
-def _parts(connection: Connection) -> list[Part]:
+def all_parts(connection: Connection) -> list[Part]:
+    """Every part, whatever its state."""
     return [Part(**row._asdict()) for row in sql.parts(connection)]
 
 
@@ -179,6 +183,7 @@ class Builder:
             TransientError: a transaction stayed open for too long; the next try starts afresh.
             ConfigurationError: the role does not own the table.
         """
+        started = time.monotonic()
         dimensions = _dimensions(database, part.model)
         with self._connection() as connection:
             state = sql.index_state(connection, index_name=part.index_name)
@@ -202,7 +207,7 @@ class Builder:
         )
         replaced = database.retrying(lambda c: _seal(c, part, rows))
         self.drop(database, replaced)
-        return Built(part, rows, state.bytes, tuple(replaced))
+        return Built(part, rows, state.bytes, time.monotonic() - started, tuple(replaced))
 
     def drop(self, database: Database, index_names: Sequence[str]) -> None:
         """Drops the indexes of parts that search reads no more."""
@@ -231,7 +236,13 @@ class Builder:
                 # A build whose client was killed ends too, and does not go on unseen.
                 ("client_connection_check_interval", "5s"),
             ):
-                connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+                try:
+                    connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+                except psycopg.DataError:
+                    raise ConfigurationError(
+                        f"Postgres refuses {name} = {value}: change INDEX_BUILD_MEMORY or"
+                        " INDEX_BUILD_WORKERS"
+                    ) from None
             yield connection
 
     @contextmanager

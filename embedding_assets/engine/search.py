@@ -17,9 +17,11 @@ from embedding_assets.engine.vectors import require_live
 
 Vector = NDArray[np.float32]
 
-CANDIDATES = 400  # compared by their whole vectors
-CANDIDATES_A_HIT = 20
-EFFORT = 100  # pgvector's ef_search
+# What the signs pick to be compared by the whole vectors: more where there are fewer signs.
+SIGNS_COMPARED = 150_000
+FEWEST_CANDIDATES = 100
+CANDIDATES_A_HIT = 10
+EFFORT = 40  # pgvector's ef_search
 LAST_ID = 2**63 - 1
 
 _WORD = re.compile(r"\w+")
@@ -124,7 +126,7 @@ def nearest_chunks(
     """The published chunks nearest to a vector of this model, with their similarity.
 
     First by the vectors' signs, of which each part of the vector index has a graph, and what is
-    newer than any part is read through; then the best `CANDIDATES` or more by the whole vectors.
+    newer than any part is read through; then the best candidates by the whole vectors.
     """
     row = sql.model_dimensions(connection, model=model)
     if row is None:
@@ -143,7 +145,7 @@ def search_statement(
         "model": compose.Literal(model),
         "dimensions": compose.Literal(dimensions),
         "query": compose.Placeholder("query"),
-        "candidates": compose.Literal(max(CANDIDATES, CANDIDATES_A_HIT * limit)),
+        "candidates": compose.Literal(candidates(dimensions, limit)),
         "limit": compose.Literal(limit),
     }
     branches = [
@@ -155,6 +157,11 @@ def search_statement(
     return _template(sql.nearest_of_all).format(
         branches=compose.SQL(" UNION ALL ").join(branches), **values
     )
+
+
+def candidates(dimensions: int, limit: int) -> int:
+    """How many vectors are compared whole for a search of so many hits."""
+    return max(FEWEST_CANDIDATES, SIGNS_COMPARED // dimensions, CANDIDATES_A_HIT * limit)
 
 
 def ranges(parts: Sequence[Any]) -> Iterator[tuple[int, int, bool]]:

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
 from embedding_assets.partitions import RECORDINGS, recordings
 from embedding_assets.resources import EmbeddingEngine
+from embedding_assets.schedules import build_schedules
 from embedding_assets.settings import Settings
 from embedding_assets_tests.engine.conftest import add_call, rows
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
@@ -266,6 +267,27 @@ def tick(layer: Layer) -> Tick:
         return data
 
     return tick
+
+
+@pytest.fixture
+def scheduled(layer: Layer) -> Tick:
+    """Evaluates a schedule, and holds that it changed nothing by itself."""
+
+    def scheduled(name: str) -> Any:
+        before = contents(layer)
+        (schedule,) = [each for each in build_schedules(Settings()) if each.name == name]
+        context = dg.build_schedule_context(
+            instance=layer.instance,
+            scheduled_execution_time=datetime(2026, 1, 2, 3, 5, tzinfo=UTC),
+            repository_def=defs.get_repository_def(),
+            resources={"engine": EmbeddingEngine()},
+        )
+        with context:
+            data = schedule.evaluate_tick(context)
+        assert contents(layer) == before
+        return data
+
+    return scheduled
 
 
 def refusing_the_marker() -> Fault:

@@ -1,6 +1,6 @@
 """Sensors and schedules: what a tick asks for, as Dagster's daemon evaluates it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -8,11 +8,8 @@ import pytest
 
 from embedding_assets.definitions import defs
 from embedding_assets.partitions import MOST_KEYS_A_REQUEST, RECORDINGS
-from embedding_assets.resources import EmbeddingEngine
-from embedding_assets.schedules import build_schedules
 from embedding_assets.sensors import MOST_KEYS_A_TICK
-from embedding_assets.settings import Settings
-from embedding_assets_tests.dagster_layer.conftest import Layer, Tick, contents
+from embedding_assets_tests.dagster_layer.conftest import Layer, Tick
 from embedding_assets_tests.engine.conftest import talk
 
 
@@ -22,27 +19,6 @@ def _add_many_calls(layer: Layer, count: int) -> None:
         " SELECT 'r' || to_char(n, 'FM00000'), 'A call' FROM generate_series(1, %s) AS n",
         count,
     )
-
-
-@pytest.fixture
-def scheduled(layer: Layer) -> Tick:
-    """Evaluates a schedule, and holds that it changed nothing by itself."""
-
-    def scheduled(name: str) -> Any:
-        before = contents(layer)
-        (schedule,) = [each for each in build_schedules(Settings()) if each.name == name]
-        context = dg.build_schedule_context(
-            instance=layer.instance,
-            scheduled_execution_time=datetime(2026, 1, 2, 3, 5, tzinfo=UTC),
-            repository_def=defs.get_repository_def(),
-            resources={"engine": EmbeddingEngine()},
-        )
-        with context:
-            data = schedule.evaluate_tick(context)
-        assert contents(layer) == before
-        return data
-
-    return scheduled
 
 
 # discover_recordings
