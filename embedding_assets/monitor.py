@@ -153,7 +153,7 @@ def _for_dead_letters(letters: Sequence[DeadLetter], numbers: Numbers) -> Iterat
 
 def _to_mend(unhealthy: set[str]) -> Iterator[QuickAction]:
     if "chunk_integrity" in unhealthy:
-        yield QuickAction("embedding-assets retry --force --now ID", "embeds a broken one again")
+        yield QuickAction("embedding-assets retry --broken --now", "embeds what is broken again")
 
 
 def picture(health: Health, *, line_each: bool = False) -> RenderableType:
@@ -348,9 +348,9 @@ class _Screenful:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(self._whole, options.update(height=None), pad=False)
         room = options.size.height - 1
-        footer = f"a look every {self._every} s; Ctrl-C ends it"
+        footer = f"every {self._every} s; Ctrl-C ends it"
         if len(lines) > room:
-            footer += f"; {len(lines) - room} more lines in a taller window, or at the end"
+            footer += f"; {len(lines) - room} more lines in a taller window"
         for line in lines[:room]:
             yield from line
             yield Segment.line()
