@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.measuring import Figure
 
-MEASUREMENTS = ("throughput",)
+MEASUREMENTS = ("throughput", "vector_index", "growth")
 RESULTS = Path(__file__).parent / "results" / "bench.json"
 
 

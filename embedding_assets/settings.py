@@ -64,8 +64,9 @@ class Settings(BaseSettings):
 
     # Where DATABASE_URL leads through a transaction pooler, or to a role that owns no tables.
     index_database_url: SecretStr | None = None
-    index_tail_rows: int = Field(default=10_000, ge=100)
-    # As Postgres writes it: some 600 bytes a vector, or the build takes several times as long.
+    index_tail_rows: int = Field(default=20_000, ge=100)
+    index_part_rows: int = Field(default=300_000, ge=1_000)
+    # As Postgres writes it: 800 bytes for each vector of a part, or a build takes twice as long.
     index_build_memory: str = Field(default="256MB", pattern=r"^[0-9]+ ?(kB|MB|GB)$")
     # More than 0 takes that memory as shared memory, of which containers often have 64 MB.
     index_build_workers: int = Field(default=0, ge=0, le=64)

@@ -71,7 +71,7 @@ def index_builder(settings: Settings) -> Builder:
 
 def index_policy(settings: Settings) -> Policy:
     """When parts of the vector index are built."""
-    return Policy(tail_rows=settings.index_tail_rows)
+    return Policy(tail_rows=settings.index_tail_rows, largest=settings.index_part_rows)
 
 
 def chunk_settings(settings: Settings) -> ChunkSettings:

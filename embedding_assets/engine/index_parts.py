@@ -29,9 +29,9 @@ Progress = Callable[[str], None]
 class Policy:
     """When parts are built; the figures behind it are in docs/performance.md."""
 
-    tail_rows: int = 10_000  # so many vectors outside of any part become one
+    tail_rows: int = 20_000  # so many vectors outside of any part become one
     fan_in: int = 4  # so many neighbours of like size are merged
-    largest: int = 1_000_000  # rows that a merge makes at most
+    largest: int = 300_000  # rows of a part: a build must fit into its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """A model's vectors that no part covers."""
+    """A model's oldest vectors that no part covers, as many as one part may hold."""
 
     rows: int
     to_id: int  # exclusive
@@ -132,11 +132,8 @@ def _next_range(
 ) -> tuple[int, int] | None:
     sealed = [part for part in parts if part.model == model and part.state == "sealed"]
     end = sealed[-1].to_id if sealed else 0
-    row = sql.tail(connection, model=model, sealed_until=end, limit=policy.tail_rows)
-    tail = Tail(row.rows, row.to_id)
-    if tail.rows >= policy.tail_rows:  # counted up to the limit only: all of it goes in
-        tail = Tail(tail.rows, int(sql.last_id(connection, model=model)))
-    return next_range(sealed, tail, policy)
+    row = sql.tail(connection, model=model, sealed_until=end, limit=policy.largest)
+    return next_range(sealed, Tail(row.rows, row.to_id), policy)
 
 
 def find(database: Database, index_name: str) -> Part | None:
@@ -169,7 +166,7 @@ class Builder:
     """
 
     def __init__(self, url: str, *, memory: str, workers: int) -> None:
-        self._url = url
+        self.url = url
         self._memory = memory
         self._workers = workers
 
@@ -225,7 +222,7 @@ class Builder:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         with (
-            Database(self._url, application_name="embedding-assets index") as database,
+            Database(self.url, application_name="embedding-assets index") as database,
             database.session() as connection,
         ):
             for name, value in (
@@ -260,7 +257,7 @@ class Builder:
             watcher.join()
 
     def _watch(self, pid: int, progress: Progress, ended: threading.Event) -> None:
-        with Database(self._url) as database:
+        with Database(self.url) as database:
             while not ended.wait(PROGRESS_SECONDS):
                 row = database.retrying(lambda c: sql.build_progress(c, pid=pid))
                 if row is not None:
@@ -283,7 +280,7 @@ def _seal(connection: Connection, part: Part, rows: int) -> list[str]:
 
 _CREATE = compose.SQL("""
     CREATE INDEX CONCURRENTLY {index} ON chunk_embeddings
-    USING hnsw ((signs::bit({dimensions})) bit_hamming_ops)
+    USING hnsw ((signs::bit({dimensions})) bit_hamming_ops) WITH (m = 12, ef_construction = 40)
     WHERE model = {model} AND id >= {from_id} AND id < {to_id}
 """)
 _REINDEX = compose.SQL("REINDEX INDEX CONCURRENTLY {}")

@@ -19,9 +19,9 @@ Vector = NDArray[np.float32]
 
 # What the signs pick to be compared by the whole vectors: more where there are fewer signs.
 SIGNS_COMPARED = 150_000
-FEWEST_CANDIDATES = 100
+FEWEST_CANDIDATES, MOST_CANDIDATES = 100, 400
 CANDIDATES_A_HIT = 10
-EFFORT = 40  # pgvector's ef_search
+EFFORT = 64  # pgvector's ef_search
 LAST_ID = 2**63 - 1
 
 _WORD = re.compile(r"\w+")
@@ -161,7 +161,8 @@ def search_statement(
 
 def candidates(dimensions: int, limit: int) -> int:
     """How many vectors are compared whole for a search of so many hits."""
-    return max(FEWEST_CANDIDATES, SIGNS_COMPARED // dimensions, CANDIDATES_A_HIT * limit)
+    by_signs = min(MOST_CANDIDATES, SIGNS_COMPARED // dimensions)
+    return max(FEWEST_CANDIDATES, by_signs, CANDIDATES_A_HIT * limit)
 
 
 def ranges(parts: Sequence[Any]) -> Iterator[tuple[int, int, bool]]:

@@ -19,7 +19,7 @@ from embedding_assets_tests.engine.conftest import rows
 
 MODEL = "test/model/64"
 DIMENSIONS = 64
-POLICY = Policy(tail_rows=100, fan_in=3, largest=1_000)
+POLICY = Policy(tail_rows=100, fan_in=3, largest=10_000)
 PUBLISH = """
 INSERT INTO transcript_chunks (recording_id, chunk_index, chunk_text, content_hash, token_count,
                                speakers, first_position, last_position)
@@ -57,7 +57,10 @@ def test_neighbours_of_unlike_size_are_not_merged() -> None:
 
 
 def test_no_merge_makes_a_part_larger_than_allowed() -> None:
-    assert next_range([_part(n * 400, n * 400 + 400) for n in range(3)], Tail(0, 0), POLICY) is None
+    assert (
+        next_range([_part(n * 4_000, n * 4_000 + 4_000) for n in range(3)], Tail(0, 0), POLICY)
+        is None
+    )
 
 
 def test_the_tail_comes_before_a_merge() -> None:
@@ -225,6 +228,14 @@ def test_each_model_has_parts_of_its_own(database: Database, builder: Builder, f
     assert len(_maintain(database, builder)) == 2
     models = rows(database, "SELECT model, rows FROM vector_index_parts ORDER BY 1")
     assert [tuple(row) for row in models] == [(MODEL, 150), ("test/other/64", 150)]
+
+
+def test_a_part_takes_no_more_vectors_than_its_build_has_memory_for(
+    database: Database, builder: Builder, fill: Fill
+) -> None:
+    fill(250)
+    _maintain(database, builder, Policy(tail_rows=20, fan_in=9, largest=100))
+    assert [row[2] for row in _sealed(database)] == [100, 100, 50]
 
 
 def test_a_look_changes_nothing(database: Database, fill: Fill) -> None:

@@ -14,17 +14,14 @@ ORDER BY from_id;
 SELECT model, dimensions FROM embedding_models ORDER BY created_at, model;
 
 -- name: tail(model, sealed_until, limit)^
--- How many vectors no part covers yet, counted up to a limit, and where they end.
+-- The oldest vectors that no part covers yet, up to a limit: how many, and where they end.
 SELECT count(*) AS rows, coalesce(max(id) + 1, :sealed_until) AS to_id
 FROM (
     SELECT id FROM chunk_embeddings
     WHERE id >= :sealed_until AND model = :model
+    ORDER BY id
     LIMIT :limit
 ) AS newest;
-
--- name: last_id(model)$
--- Where a model's vectors end.
-SELECT coalesce(max(id) + 1, 0) FROM chunk_embeddings WHERE model = :model;
 
 -- name: begin_part(index_name, model, from_id, to_id)!
 -- Says which part is built next; of each model one at a time.
