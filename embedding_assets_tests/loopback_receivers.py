@@ -9,7 +9,6 @@ import email.policy
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,11 +174,3 @@ def mail_url(port: int, *recipients: str) -> str:
     """A mailto URL of a server without TLS on this port."""
     to = ",".join(recipients or ["ops@example.com"])
     return f"mailto://127.0.0.1:{port}?from=alerts@example.com&to={to}&mode=insecure"
-
-
-def wait_for(condition: Any, seconds: float = 20.0) -> None:
-    """Polls until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
