@@ -129,7 +129,7 @@ class EmbeddingRun:
         self._rest_must_wait = False
         self._unanswered = 0
         self._accepted = False  # whether the model took any text yet
-        self._refused: dict[str, InvalidInputError] = {}  # recordings that it refused before that
+        self._refused: dict[str, EmbeddingAssetsError] = {}  # recordings refused before that
 
     def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
         """Processes recordings as they are claimed; each outcome comes the moment it is committed.
@@ -269,12 +269,17 @@ class EmbeddingRun:
             self._packer.put_back(inputs[:half], inputs[half:])
             yield from self._fail(self._waiting_for(inputs))
             return
-        if isinstance(error, InvalidInputError) and not self._accepted:
+        if self._is_in_doubt(error):
             self._doubt(inputs[0], error)
         self._unanswered += isinstance(error, TransientError)
         yield from self._give_up(inputs, error)
 
-    def _doubt(self, refused: Input, error: InvalidInputError) -> None:
+    def _is_in_doubt(self, error: EmbeddingAssetsError | None) -> bool:
+        """Whether it may be a refusal of everything: of no named text, and with none accepted."""
+        is_vague = isinstance(error, InvalidInputError) and not error.names_input
+        return is_vague and not self._accepted
+
+    def _doubt(self, refused: Input, error: EmbeddingAssetsError) -> None:
         """Notes a refusal that may be the configuration's fault.
 
         A recording that was refused before is no evidence: its own text may well be at fault.
@@ -369,8 +374,7 @@ class EmbeddingRun:
 
     def _finish(self, works: Iterable[_Work]) -> Iterator[Outcome]:
         for work in works:
-            # While nothing was accepted, a refusal may be the configuration's fault.
-            in_doubt = isinstance(work.failure, InvalidInputError) and not self._accepted
+            in_doubt = self._is_in_doubt(work.failure)
             if not work.waiting and work in self._works and not in_doubt:
                 yield self._end(work)
 

@@ -47,6 +47,10 @@ class ConfigurationError(EmbeddingAssetsError):
 
 
 class InvalidInputError(EmbeddingAssetsError):
-    """This input will never be accepted; others may be."""
+    """This input will never be accepted; others may be.
+
+    Without `names_input` the model only said that something is wrong, perhaps with all requests.
+    """
 
     kind = ErrorKind.INVALID_INPUT
+    names_input: bool = False

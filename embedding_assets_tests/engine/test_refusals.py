@@ -7,7 +7,7 @@ import pytest
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
-from embedding_assets.engine.errors import ConfigurationError, ErrorKind
+from embedding_assets.engine.errors import ConfigurationError, ErrorKind, InvalidInputError
 from embedding_assets.engine.queue import Claims
 from embedding_assets_tests.engine.conftest import (
     CHUNKING,
@@ -53,6 +53,14 @@ def test_an_api_that_refuses_everything_is_a_configuration_error_and_costs_no_at
     assert {o.result for o in embed()} == {Result.PUBLISHED}
 
 
+def test_an_api_that_names_the_input_in_every_refusal_is_believed(
+    database: Database, api: LoopbackAPI, embed: Embed
+) -> None:
+    _add_calls(database, 6)
+    api.faults = [Fault(status=400, param="input")]
+    assert [o.error_kind for o in embed()] == [ErrorKind.INVALID_INPUT] * 6
+
+
 def test_two_recordings_that_an_api_refuses_fail_for_themselves(
     database: Database, api: LoopbackAPI, embed: Embed
 ) -> None:
@@ -70,7 +78,7 @@ def test_a_few_recordings_that_are_refused_fail_alone_wherever_they_stand(
     database: Database, api: LoopbackAPI, embed: Embed, marked: Sequence[int], concurrency: int
 ) -> None:
     _add_calls(database, 40, marked)
-    api.faults = [Fault(status=400, param="input", when=_is_marked)]
+    api.faults = [Fault(status=400, when=_is_marked)]
     outcomes = embed(embedder=embedder_of(api, concurrency=concurrency))
     failed = {o.recording_id for o in outcomes if o.result is Result.FAILED}
     assert failed == {f"r{n:02}" for n in marked}
@@ -85,7 +93,7 @@ def test_what_is_accepted_late_still_tells_bad_texts_from_a_bad_configuration(
         for n in range(16):
             add_call(connection, f"r{n:02}", [f"{MARKER} {n}" if n < 4 else f"Hello from {n}."])
     api.faults = [
-        Fault(status=400, param="input", when=_is_marked),
+        Fault(status=400, when=_is_marked),
         Fault(stall=1.0, when=lambda texts: not _is_marked(texts)),
     ]
     embedder = embedder_of(api)
@@ -102,7 +110,7 @@ def test_dead_letters_that_were_refused_before_are_no_sign_of_a_wrong_configurat
     database: Database, api: LoopbackAPI
 ) -> None:
     _add_calls(database, 5, range(5))
-    api.faults = [Fault(status=400, param="input", when=_is_marked)]
+    api.faults = [Fault(status=400, when=_is_marked)]
     with database.transaction() as connection:
         connection.execute(
             "UPDATE embedding_queue SET status = 'dead_letter', attempts = 3,"
@@ -122,7 +130,17 @@ def test_what_is_in_doubt_ends_when_the_rest_must_wait_for_it(
     _add_calls(database, 3, [0])
     with database.transaction() as connection:
         connection.execute("UPDATE embedding_queue SET crashes = 9 WHERE recording_id > 'r00'")
-    api.faults = [Fault(status=400, param="input", when=_is_marked)]
+    api.faults = [Fault(status=400, when=_is_marked)]
     results: dict[str, Any] = {o.recording_id: o.result for o in embed()}
     expected = {"r00": Result.FAILED, "r01": Result.PUBLISHED, "r02": Result.PUBLISHED}
     assert results == expected
+
+
+@pytest.mark.parametrize(("param", "names"), [("input", True), ("input[3]", True), (None, False)])
+def test_a_refusal_tells_whether_the_server_named_the_input(
+    api: LoopbackAPI, param: str | None, names: bool
+) -> None:
+    api.faults = [Fault(status=400, param=param)]
+    with pytest.raises(InvalidInputError) as raised:
+        embedder_of(api).embed(["hello"])
+    assert (raised.value.names_input, raised.value.requests) == (names, 1)

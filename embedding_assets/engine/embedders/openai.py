@@ -244,7 +244,9 @@ class OpenAIEmbedder:
         if _is_passing(error):
             return TransientError(f"{said}, and did so again when asked again")
         if error.status_code in {400, 413, 422}:
-            return InvalidInputError(f"{said}: the model refuses this input")
+            refusal = InvalidInputError(f"{said}: the model refuses this input")
+            refusal.names_input = (error.param or "").startswith("input")
+            return refusal
         return ConfigurationError(f"{said}: check OPENAI_BASE_URL")
 
     def _mend(self, error: openai.APIStatusError) -> str | None:
