@@ -1,6 +1,7 @@
 """The plans of the statements that run often: none reads a whole table."""
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -25,8 +26,10 @@ FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
 INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
 SELECT 'm', sha256((n || ':' || p)::bytea), '[1,2]', 1
 FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
-INSERT INTO embedding_attempts (attempt_id, recording_id, run_id, lane, outcome, seconds)
-SELECT gen_random_uuid(), 'r' || n, 'run ' || n / 100, 'standard', 'published', 1
+INSERT INTO embedding_attempts
+    (attempt_id, recording_id, run_id, lane, outcome, embedded, seconds, finished_at)
+SELECT gen_random_uuid(), 'r' || n, 'run ' || n / 100, 'standard', 'published', 1, 1,
+       now() - n * interval '1 minute'
 FROM generate_series(1, 20000) AS n;
 ANALYZE;
 """
@@ -55,6 +58,15 @@ OFTEN: dict[str, dict[str, Any]] = {
     "hold_vectors": {"model": "m", "hashes": HASHES},
     "least_recently_reconciled": {"limit": 500},
     "lock_unreferenced": {"after": 0, "until": 1000, "grace": timedelta(days=1)},
+    "worst_dead_letters": {"limit": 10, "max_recoveries": 3},
+    "longest_waiting": {"limit": 3},
+    "stalest_claims": {"limit": 3},
+    "runs_in_flight": {},
+    "attempts_by_hour": {"since": datetime.now(UTC) - timedelta(days=1)},
+    "next_window": {"after": "r1", "recordings": 200, "chunks": 250},
+    "look_at": {"recording_ids": ["r1", "r2"]},
+    "waiting_of": {"recording_ids": ["r1", "r2"]},
+    "drop_bad_vectors": {"recording_ids": ["r1", "r2"]},
 }
 
 
@@ -77,6 +89,20 @@ def test_what_runs_often_reads_no_whole_table(filled: str, statement: str) -> No
         plan = _plan(connection, getattr(sql, statement).sql, OFTEN[statement])
     # There are a handful of models.
     assert "Seq Scan" not in plan.replace("Seq Scan on embedding_models", ""), plan
+
+
+def test_health_reads_the_queue_and_the_calls_and_no_larger_table(filled: str) -> None:
+    with Database(filled) as database, database.transaction() as connection:
+        parameters = {"max_attempts": 3, "max_recoveries": 3}
+        plan = _plan(connection, sql.health_numbers.sql, parameters)
+    for table in ("embedding_attempts", "transcript_chunks", "chunk_embeddings"):
+        assert f"Seq Scan on {table}" not in plan, plan
+
+
+def test_an_inspection_finds_each_vector_by_both_columns_of_its_index(filled: str) -> None:
+    with Database(filled) as database, database.transaction() as connection:
+        plan = _plan(connection, sql.look_at.sql, {"recording_ids": ["r1", "r2"]})
+    assert re.search(r"Index Cond: \(\(model = .*\) AND \(content_hash = ", plan), plan
 
 
 def _plan(connection: Connection, statement: str, parameters: dict[str, Any]) -> str:
