@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.measuring import Figure
 
-MEASUREMENTS = ("throughput", "vector_index", "growth")
+MEASUREMENTS = ("throughput", "peers", "vector_index", "orchestration", "growth", "money")
 RESULTS = Path(__file__).parent / "results" / "bench.json"
 
 

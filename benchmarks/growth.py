@@ -50,7 +50,7 @@ def measure(sizes: tuple[int, ...] = SIZES) -> list[Figure]:
         first = 1
         empty = _dagster_bytes(there)
         for size in sizes:
-            _add(there, first, size)
+            add_recordings(there, first, size)
             figures += _at(there, size, size - first + 1, empty)
             first = size + 1
     return figures
@@ -87,7 +87,8 @@ def _at(there: Installation, size: int, added: int, empty: int) -> list[Figure]:
     return figures
 
 
-def _add(there: Installation, first: int, last: int) -> None:
+def add_recordings(there: Installation, first: int, last: int) -> None:
+    """Puts short recordings, numbered from `first` to `last`, where the recorder would."""
     with there.connect() as connection:
         for statement in (CALLS, SEGMENTS):
             connection.execute(statement, {"first": first, "last": last})

@@ -203,7 +203,7 @@ def dagster_webserver(there: Installation) -> Iterator[str]:
         process.wait(timeout=30)
 
 
-def measured(command: Sequence[str], environment: dict[str, str]) -> Spent:
+def measured(command: Sequence[str], environment: dict[str, str], folder: Path = ROOT) -> Spent:
     """Runs a command to its end.
 
     Raises:
@@ -212,7 +212,7 @@ def measured(command: Sequence[str], environment: dict[str, str]) -> Spent:
     with tempfile.TemporaryFile("w+") as said:
         started = time.monotonic()
         process = subprocess.Popen(
-            command, env=environment, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT
+            command, env=environment, cwd=folder, stdout=said, stderr=subprocess.STDOUT
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - started
