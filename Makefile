@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-quick lint format clean
+.PHONY: help demo dev test test-quick bench lint format clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: lint ## Everything CI runs: lint, then all tests
 
 test-quick: lint ## As test, without the tests that take minutes
 	$(BIN)/pytest -m 'not slow'
+
+bench: $(READY) ## Measure speed, growth and cost; an hour or more, prints ratios
+	$(BIN)/python -m benchmarks
 
 lint: $(READY) ## ruff, strict types, the engine's independence of Dagster
 	$(BIN)/ruff check .
