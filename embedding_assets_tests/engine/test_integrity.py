@@ -237,14 +237,20 @@ def test_a_run_whose_vector_was_cleared_away_fails_once_and_embeds_it_then(
 
 
 def test_a_change_that_was_not_read_yet_is_no_breakage(published: Database) -> None:
-    # As where no trigger may stand on the recorder's tables: nobody was told of the text.
-    _run(published, "ALTER TABLE fathom_transcripts DISABLE TRIGGER USER")
-    with published.transaction() as connection:
-        connection.execute("UPDATE fathom_transcripts SET text = 'x' WHERE recording_id = 'silent'")
-        connection.execute("UPDATE embedding_queue SET reconciled_at = now() + interval '1 day'")
-    with published.transaction() as connection:
-        assert sql.look_at(connection, recording_ids=["silent"])
+    # As where no trigger may stand on the recorder's tables, and it is not this one's turn yet.
+    _run(
+        published,
+        "ALTER TABLE fathom_transcripts DISABLE TRIGGER USER;"
+        "UPDATE fathom_transcripts SET text = 'x' WHERE recording_id = 'silent';"
+        "INSERT INTO fathom_calls (recording_id, title)"
+        " SELECT 'z' || n, 'A call' FROM generate_series(1, 501) AS n;"
+        "UPDATE embedding_queue SET status = 'completed', completed_at = now(), chunk_count = 0,"
+        " transcript_version = 'v', token_count = 0, reconciled_at = now() - interval '1 day'"
+        " WHERE recording_id LIKE 'z%'",
+    )
     _look(published)
+    status = "SELECT status FROM embedding_queue WHERE recording_id = 'silent'"
+    assert rows(published, status) == [("completed",)]
     assert _findings(published) == {}
 
 
@@ -386,6 +392,25 @@ def test_what_was_found_is_looked_at_again_before_its_turn_but_not_all_at_once(
     _look(strewn, recordings=10)
     assert oldest[0] not in _findings(strewn)
     assert sorted(_findings(strewn)) == sorted(id for (id,) in others)
+
+
+def test_what_is_looked_at_again_is_bounded_in_chunks_too_but_one_at_least(
+    strewn: Database,
+) -> None:
+    inspect(strewn)
+    with strewn.transaction() as connection:
+        every = found_broken(connection)
+        again = {
+            chunks: [
+                row.recording_id
+                for row in sql.found_before(connection, recordings=100, chunks=chunks)
+            ]
+            for chunks in (1, 50, 1000)
+        }
+    assert again[1] == every[:1]
+    assert again[1000] == every
+    assert 1 < len(again[50]) < len(every)
+    assert again[50] == every[: len(again[50])]
 
 
 def test_nobody_waits_for_an_inspection(published: Database, database_url: str) -> None:
