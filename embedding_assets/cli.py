@@ -312,8 +312,19 @@ def switch_model() -> None:
     embedder = build_embedder(settings)
     with open_database(settings) as database, _spinner("embedding", "chunks") as progress:
         batch = InsertBatch(Lane.standard.insert_batch)
-        embedded = switch(database, embedder, batch, progress)
+        refused: list[str] = []
+        embedded = switch(
+            database,
+            embedder,
+            batch,
+            progress,
+            refused=lambda recording_id, reason: refused.append(f"{recording_id}: {reason}"),
+        )
+    for line in refused:
+        err.print(f"refused: {line}", markup=False)
     out.print(f"{embedded:,} chunks embedded; search reads {embedder.model}")
+    if refused:
+        out.print(f"{len(refused)} chunks have no vector of it: search does not find them")
 
 
 @main.command()

@@ -43,26 +43,6 @@ FROM unnest(:hashes::bytea[], :embeddings::vector[], :token_counts::integer[])
     AS batch (content_hash, embedding, token_count)
 ON CONFLICT (model, content_hash) DO NOTHING;
 
--- name: chunks_without_vector(after, model, limit)
--- Published texts that a model has no vector of yet, in order of their hash.
-SELECT DISTINCT ON (chunks.content_hash)
-    chunks.content_hash, chunks.chunk_text, chunks.token_count
-FROM transcript_chunks AS chunks
-WHERE chunks.content_hash > :after
-    AND NOT EXISTS (
-        SELECT FROM chunk_embeddings AS stored
-        WHERE stored.model = :model AND stored.content_hash = chunks.content_hash)
-ORDER BY chunks.content_hash
-LIMIT :limit;
-
--- name: count_chunks_without_vector(model)$
--- How many published texts a model has no vector of.
-SELECT count(DISTINCT chunks.content_hash)
-FROM transcript_chunks AS chunks
-WHERE NOT EXISTS (
-    SELECT FROM chunk_embeddings AS stored
-    WHERE stored.model = :model AND stored.content_hash = chunks.content_hash);
-
 -- name: last_vector_id()$
 -- Where a sweep ends.
 SELECT coalesce(max(id), 0) FROM chunk_embeddings;
