@@ -7,9 +7,9 @@ from datetime import timedelta
 from sqlalchemy.engine import make_url
 
 from embedding_assets.embedded_postgres import EmbeddedPostgres
-from embedding_assets.engine import queue, transcripts
+from embedding_assets.engine import integrity, queue, transcripts
 from embedding_assets.engine.chunking import ChunkSettings
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun, Lane, Outcome
 from embedding_assets.engine.errors import ConfigurationError
@@ -158,9 +158,13 @@ class Session:
 
     def retry(self, recording_ids: Sequence[str], *, force: bool) -> Iterator[Outcome]:
         """Embeds those of these recordings that failed, with all their attempts before them."""
-        queued = self._database.retrying(
-            lambda connection: queue.retry(connection, recording_ids, force=force)
-        )
+
+        def make_due(connection: Connection) -> list[str]:
+            if force:
+                integrity.prepare_mending(connection, recording_ids)
+            return queue.retry(connection, recording_ids, force=force)
+
+        queued = self._database.retrying(make_due)
         return self.these(queued)
 
     def dead_letters(self) -> Iterator[Outcome]:
