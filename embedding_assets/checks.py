@@ -87,8 +87,9 @@ def result(finding: Finding) -> dg.AssetCheckResult:
     metadata = {
         name: _metadata(figure) for name, figure in finding.figures.items() if figure is not None
     }
-    if finding.items:
-        metadata["worst"] = dg.MetadataValue.text("\n".join(finding.items))
+    # A line each: Dagster's table runs the lines of one text together.
+    for number, item in enumerate(finding.items, 1):
+        metadata[f"worst_{number}"] = dg.MetadataValue.text(item)
     description = finding.message
     if finding.action is not None:
         description += f"\n\nWhat to do: {finding.action}"

@@ -81,7 +81,7 @@ def figures(numbers: Numbers, severity: Severity) -> dict[str, dg.MetadataValue]
 
 def _reasons(health: Health) -> str:
     bad = [finding for finding in health.findings if finding.severity > Severity.HEALTHY]
-    return "\n".join(f"{each.severity}: {each.name}: {each.message}" for each in bad) or "none"
+    return "; ".join(f"{each.severity}: {each.name}: {each.message}" for each in bad) or "none"
 
 
 def _picture(settings: Settings, instance: dg.DagsterInstance, numbers: Numbers) -> bytes:
@@ -92,14 +92,13 @@ def _picture(settings: Settings, instance: dg.DagsterInstance, numbers: Numbers)
 
     now = numbers.checked_at.astimezone(UTC)
     since = trends.window(now)
-    snapshots = _snapshots(instance, since, trends.STATES)
-    snapshots[now] = numbers.by_status
+    counted = {**snapshots(instance, since, trends.STATES), now: numbers.by_status}
     with open_database(settings) as database:
         attempts = attempts_by_hour(database, since)
-    return trends.picture(trends.trends(attempts, snapshots, now))
+    return trends.picture(trends.trends(attempts, counted, now))
 
 
-def _snapshots(
+def snapshots(
     instance: dg.DagsterInstance, since: datetime, states: Iterable[str]
 ) -> dict[datetime, Mapping[str, Any]]:
     """Recordings by state, as earlier materializations since then counted them."""

@@ -360,12 +360,55 @@ def test_6_a_backfill_of_all_partitions_finishes(system: System) -> None:
     assert system.statuses() == {"completed": RECORDINGS}
 
 
+def _launch(system: System, job: str) -> str:
+    """Launches a job as its page does; gives the run."""
+    launched = system.graphql(
+        """mutation($selector: JobOrPipelineSelector!) { launchRun(executionParams: {
+            selector: $selector, runConfigData: {}
+        }) { ... on LaunchRunSuccess { run { runId } } } }""",
+        selector={
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "embedding_assets.definitions",
+            "jobName": job,
+        },
+    )
+    return str(launched["launchRun"]["run"]["runId"])
+
+
+def test_7_health_is_checked_and_kept(system: System, page: Page) -> None:
+    launched = {_launch(system, "check_health"), _launch(system, "snapshot_health")}
+
+    def succeeded() -> bool:
+        ended = {run["runId"] for run in system.runs() if run["status"] == "SUCCESS"}
+        return launched <= ended
+
+    _until("both runs", succeeded)
+    # The picture is drawn by the page, not only linked.
+    _look(system, page, "health", "/assets/embedding_health?view=overview", ["completion_percent"])
+    page.get_by_text("Show Markdown").first.click()
+    image = page.locator("img[src^='data:image/png']").first
+    image.wait_for()
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    page.screenshot(path=system.screenshots / "trends.png")
+
+
 PAGES = {
+    "checks": (
+        "/assets/transcript_chunks?view=checks&checkDetail=dead_letters",
+        ["Checks (7)", "chunk_integrity", "waiting_for_person"],
+    ),
     "asset": ("/assets/transcript_chunks?view=partitions", ["transcript_chunks", "Materialized"]),
     "runs": ("/runs", ["embed_recordings", "relaunch_failed"]),
     "automation": (
         "/automation",
-        ["embed_pending", "discover_recordings", "recover_dead_letters", "sweep_vectors"],
+        [
+            "embed_pending",
+            "discover_recordings",
+            "recover_dead_letters",
+            "sweep_vectors",
+            "check_health",
+            "snapshot_health",
+        ],
     ),
     "schedule": (
         "/locations/embedding_assets.definitions/schedules/embed_pending",
@@ -379,6 +422,6 @@ PAGES = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_7_the_pages_show_it(system: System, page: Page, name: str) -> None:
+def test_8_the_pages_show_it(system: System, page: Page, name: str) -> None:
     path, texts = PAGES[name]
     _look(system, page, name, path, texts)
