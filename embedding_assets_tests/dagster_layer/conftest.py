@@ -37,6 +37,9 @@ EMPTY = """
             CONTINUE WHEN name IN ('embedding_assets_version', 'alembic_version',
                                    'secondary_indexes', 'instance_info');
             EXECUTE format('DELETE FROM %I', name);
+            IF name = 'integrity_progress' THEN  -- it has its one row always
+                INSERT INTO integrity_progress DEFAULT VALUES;
+            END IF;
         END LOOP;
     END $$
 """

@@ -103,8 +103,6 @@ class Alerting:
 @pytest.fixture
 def alerting(layer: Layer, tick: Tick) -> Alerting:
     layer.environment.setenv("ALERT_SETTLE_MINUTES", "0")
-    # The tests' database is emptied of the one row that says how far inspections came.
-    layer.execute("INSERT INTO integrity_progress DEFAULT VALUES ON CONFLICT (only_row) DO NOTHING")
     return Alerting(layer, tick)
 
 

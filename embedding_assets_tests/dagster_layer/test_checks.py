@@ -40,12 +40,6 @@ STATES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def integrity_has_its_row(layer: Layer) -> None:
-    """The migration made it, and the tests before emptied its table."""
-    layer.execute("INSERT INTO integrity_progress DEFAULT VALUES ON CONFLICT (only_row) DO NOTHING")
-
-
 def fill(layer: Layer, lease: str = "interval '5 minutes'", **counts: int) -> None:
     """So many recordings in each state."""
     for state, count in counts.items():

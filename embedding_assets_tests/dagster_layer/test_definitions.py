@@ -10,7 +10,13 @@ from embedding_assets.partitions import RECORDINGS
 from embedding_assets.schedules import build_schedules
 from embedding_assets.settings import Settings
 
-ASSETS = {"fathom_calls", "fathom_transcripts", "transcript_chunks", "embedding_health"}
+ASSETS = {
+    "fathom_calls",
+    "fathom_transcripts",
+    "transcript_chunks",
+    "vector_index",
+    "embedding_health",
+}
 CHECKS = {
     "configuration",
     "dead_letters",
@@ -25,6 +31,7 @@ JOBS = {
     "embed_recording",
     "recover_dead_letters",
     "sweep_vectors",
+    "maintain_vector_index",
     "check_health",
     "snapshot_health",
     "send_alert",
@@ -33,6 +40,7 @@ SCHEDULES = {
     "embed_pending": "embed_recordings",
     "recover_dead_letters": "recover_dead_letters",
     "sweep_vectors": "sweep_vectors",
+    "maintain_vector_index": "maintain_vector_index",
     "check_health": "check_health",
     "snapshot_health": "snapshot_health",
 }

@@ -49,12 +49,6 @@ NUMBERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def integrity_has_its_row(layer: Layer) -> None:
-    """The migration made it, and the tests before emptied its table."""
-    layer.execute("INSERT INTO integrity_progress DEFAULT VALUES ON CONFLICT (only_row) DO NOTHING")
-
-
 def snapshot(layer: Layer) -> dict[str, dg.MetadataValue]:
     """A run of the job; the metadata as the event log has it."""
     result = layer.job("snapshot_health").execute_in_process(instance=layer.instance)

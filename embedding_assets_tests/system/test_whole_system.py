@@ -313,6 +313,12 @@ def _backfill(system: System, keys: list[str]) -> str:
     return _until("the backfill", ended, seconds=300)
 
 
+def _failed_partitions(system: System) -> int:
+    query = """{ assetNodeOrError(assetKey: {path: ["transcript_chunks"]}) {
+        ... on AssetNode { partitionStats { numFailed } } } }"""
+    return int(system.graphql(query)["assetNodeOrError"]["partitionStats"]["numFailed"])
+
+
 def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
     system: System, page: Page
 ) -> None:
@@ -339,7 +345,9 @@ def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
     assert [(run["jobName"], run["tags"]["dagster/partition"]) for run in again] == [
         ("embed_recording", spoilt)
     ]
-    _look(system, page, "failed", "/assets/transcript_chunks?view=partitions", ["Failed (1)"])
+    # The poisoned one was launched again as its partition, too, and failed.
+    _until("both failed partitions", lambda: _failed_partitions(system) == 2)
+    _look(system, page, "failed", "/assets/transcript_chunks?view=partitions", ["Failed (2)"])
 
 
 def test_6_a_backfill_of_all_partitions_finishes(system: System) -> None:
