@@ -40,7 +40,7 @@ def _table(name: str, figures: list[Figure]) -> Table:
     for figure in figures:
         table.add_row(
             figure.what,
-            f"{figure.value:,.3g}" if figure.value < 100 else f"{figure.value:,.0f}",
+            _number(figure.value),
             figure.unit,
             "" if figure.ratio is None else f"{figure.ratio:.2f}",
             figure.ratio_of,
@@ -48,6 +48,12 @@ def _table(name: str, figures: list[Figure]) -> Table:
             "" if figure.reached is None else ("yes" if figure.reached else "NO"),
         )
     return table
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Figure:
     """One measured number, and what it means beside the one it is compared with."""
 
     what: str
-    value: float
+    value: float | None  # None: it could not be measured, and `what` says why
     unit: str
     ratio: float | None = None  # of `ratio_of`
     ratio_of: str = ""
