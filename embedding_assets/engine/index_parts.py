@@ -197,6 +197,8 @@ class Builder:
                     self._drop(connection, f"{part.index_name}_ccnew")  # of an interrupted one
                     connection.execute(_REINDEX.format(compose.Identifier(part.index_name)))
             state = sql.index_state(connection, index_name=part.index_name)
+            # Search's plans rest on what is known of the table, and it has grown by a part.
+            connection.execute("ANALYZE chunk_embeddings")
         if state is None or not state.is_valid:
             raise TransientError(f"{part.index_name} was not built to its end")
         rows = database.retrying(

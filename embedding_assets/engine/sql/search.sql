@@ -36,7 +36,8 @@ SELECT set_config('hnsw.ef_search', :effort::text, true) AS effort,
  FROM (
      SELECT content_hash, embedding, signs <~> binary_quantize({query}::vector) AS differing
      FROM chunk_embeddings
-     WHERE model = {model} AND id >= {from_id} AND id < {to_id}
+     WHERE id >= {from_id} AND id < {to_id}
+         AND model || '' = {model} -- not through the index of hashes: it holds all of a model
      ORDER BY differing OFFSET 0
  ) AS stored
  WHERE EXISTS (SELECT FROM transcript_chunks AS chunks
