@@ -224,20 +224,15 @@ class LoopbackAPI:
     def _embed(self, request: dict[str, Any], inputs: Sequence[str]) -> bytes:
         dimensions = request.get("dimensions", self._dimensions)
         as_base64 = request.get("encoding_format") == "base64" and not self._ignores_base64
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": base64.b64encode(vector.tobytes()).decode()
-                if as_base64
-                else vector.tolist(),
-            }
+        write = _base64 if as_base64 else _numbers
+        data = ", ".join(
+            f'{{"object": "embedding", "index": {index}, "embedding": {write(vector)}}}'
             for index, vector in enumerate(embeddings(inputs, dimensions))
-        ]
+        )
         tokens = sum(map(count_tokens, inputs))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        answer = {"object": "list", "model": request["model"], "data": data, "usage": usage}
-        return json.dumps(answer).encode()
+        rest = json.dumps({"object": "list", "model": request["model"], "usage": usage})
+        return f'{rest.removesuffix("}")}, "data": [{data}]}}'.encode()
 
 
 def _key(headers: dict[str, str]) -> str:
@@ -287,6 +282,17 @@ _WORD = re.compile(r"[^\W_]+")
 @lru_cache(maxsize=200_000)
 def _places(word: str) -> bytes:
     return hashlib.blake2b(word.encode(), digest_size=32).digest()
+
+
+def _base64(vector: NDArray[np.float32]) -> str:
+    return f'"{base64.b64encode(vector.tobytes()).decode()}"'
+
+
+def _numbers(vector: NDArray[np.float32]) -> str:
+    """The vector as JSON; its few different values are written once, for the same reason."""
+    values, places = np.unique(vector, return_inverse=True)
+    texts = np.array(list(map(repr, values.tolist())), dtype=object)
+    return f"[{', '.join(texts[places])}]"
 
 
 def _error(message: str, *, code: str | None = None, param: str | None = None) -> bytes:

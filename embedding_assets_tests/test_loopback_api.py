@@ -69,6 +69,14 @@ def test_the_client_as_its_makers_mean_it_understands_the_answers() -> None:
         assert api.stats.sent_twice == [text_hash("one"), text_hash("two")]
 
 
+def test_an_answer_in_numbers_is_the_vector_to_the_last_bit() -> None:
+    texts = ["one", "two words", "and a sentence with a good many more of them", "🎧"]
+    with LoopbackAPI(dimensions=1536) as api:
+        answer = _ask(api.base_url, texts, encoding_format="float")
+    assert [each.index for each in answer.data] == [0, 1, 2, 3]
+    assert [each.embedding for each in answer.data] == embeddings(texts, 1536).tolist()
+
+
 @pytest.mark.parametrize(
     "texts",
     [
