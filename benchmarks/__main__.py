@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.measuring import Figure
@@ -39,7 +40,7 @@ def _table(name: str, figures: list[Figure]) -> Table:
     table = Table("what", "value", "unit", "ratio", "of", "aim", "reached", title=name)
     for figure in figures:
         table.add_row(
-            figure.what,
+            escape(figure.what),
             _number(figure.value),
             figure.unit,
             "" if figure.ratio is None else f"{figure.ratio:.2f}",
