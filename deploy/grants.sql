@@ -13,7 +13,8 @@ GRANT SELECT, INSERT ON embedding_attempts TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE (created_at) ON embedding_models TO embedding_worker;
 GRANT SELECT, INSERT, DELETE, UPDATE (created_at) ON chunk_embeddings TO embedding_worker;
 GRANT SELECT, INSERT, DELETE ON transcript_chunks TO embedding_worker;
-GRANT SELECT ON vector_index_parts TO embedding_worker;
+-- It keeps the list of the index's parts; the index itself is the owner's (INDEX_DATABASE_URL).
+GRANT SELECT, INSERT, UPDATE, DELETE ON vector_index_parts TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON integrity_findings TO embedding_worker;
 GRANT SELECT, UPDATE ON integrity_progress TO embedding_worker;
 

@@ -16,6 +16,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.health import CHECKS, Thresholds, examine
 from embedding_assets.engine.integrity import inspect
 from embedding_assets.engine.sweeping import sweep
+from embedding_assets.samples.generate import generate, write_jsonl
 from embedding_assets_tests.checkout import ROOT, Checkout
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
@@ -64,9 +65,17 @@ class Site:
 
     def command(self, role: str, *arguments: str, code: int = 0, given: str | None = None) -> Any:
         """Runs `embedding-assets` with this role's DATABASE_URL."""
+        return self.checkout(*arguments, code=code, env=self._environment(role), given=given)
+
+    def job(self, role: str, name: str, *, code: int = 0, **settings: str) -> Any:
+        """Executes a job of Dagster's with this role's DATABASE_URL."""
+        arguments = ["job", "execute", "-m", "embedding_assets.definitions", "-j", name]
+        environment = {**self._environment(role), **settings}
+        return self.checkout.run("dagster", *arguments, code=code, env=environment)
+
+    def _environment(self, role: str) -> dict[str, str]:
         dagster_url = self.url(DAGSTER).replace("postgresql:", "postgresql+psycopg2:", 1)
-        environment = {"DATABASE_URL": self.url(role), "DAGSTER_PG_URL": dagster_url}
-        return self.checkout(*arguments, code=code, env=environment, given=given)
+        return {"DATABASE_URL": self.url(role), "DAGSTER_PG_URL": dagster_url}
 
     def call(self, recording_id: int, *texts: str) -> None:
         """What the recorder does."""
@@ -190,7 +199,8 @@ def test_the_worker_retries_withdraws_inspects_and_sweeps(foreign: Site, api: Lo
 
 @pytest.mark.parametrize("role", [OWNER, WORKER])
 def test_owner_and_worker_see_the_queue_and_its_health(foreign: Site, role: str) -> None:
-    assert json.loads(foreign.command(role, "status", "--json").stdout)["by_status"]
+    assert "by_status" in json.loads(foreign.command(role, "status", "--json").stdout)
+    assert json.loads(foreign.command(role, "monitor", "--json").stdout)["status"] == "healthy"
     with Database(foreign.url(role)) as database:
         health = examine(
             database, Thresholds(), model=f"openai/text-embedding-3-small/{DIMENSIONS}"
@@ -318,3 +328,24 @@ def test_where_the_tables_are_ours_the_owner_imports_and_the_worker_does_not(own
     assert json.loads(own.command(WORKER, "run", "--json").stdout)["processed"] == 1
     hits = json.loads(own.command(SEARCH, "search", "walrus", "--json").stdout)
     assert [hit["recording_id"] for hit in hits] == ["a"]
+
+
+def test_the_index_is_built_by_the_owner_for_everybody(own: Site, folder: Path) -> None:
+    dagster_home = {"DAGSTER_HOME": str(folder / "ours-home" / "dagster")}
+    with Path(folder / "calls.jsonl").open("w") as stream:
+        write_jsonl(generate(20, 0, 1), stream)
+    own.command(OWNER, "import", str(folder / "calls.jsonl"))
+    own.command(WORKER, "run")
+    indexes = (
+        "SELECT count(*) FROM pg_index"
+        " JOIN vector_index_parts ON indexrelid = to_regclass(index_name) WHERE indisvalid"
+    )
+    settings = {"INDEX_TAIL_ROWS": "100", **dagster_home}
+    refused = own.job(WORKER, "maintain_vector_index", code=1, **settings)
+    assert "must be owner of table chunk_embeddings" in refused.stderr
+    assert own.execute(OWNER, indexes) == [(0,)]
+    settings["INDEX_DATABASE_URL"] = own.url(OWNER)
+    own.job(WORKER, "maintain_vector_index", **settings)
+    assert own.execute(OWNER, indexes)[0][0] > 0
+    hits = json.loads(own.command(SEARCH, "search", "price per truck", "--json").stdout)
+    assert len(hits) == 5
