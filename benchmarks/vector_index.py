@@ -30,6 +30,9 @@ WITHOUT = "without_index"  # a second database, for comparison
 SLOWEST_LOADING = 0.7
 LEAST_RECALL = 0.95
 LONGEST_SEARCH_MS = 50.0
+LOADED_AT_ONCE = 500
+# A run publishes some 1,500 chunks a second here (see throughput); a restore may be quicker.
+RATES = {"a run loads 1,500 a second": 1_500, "loading at full speed": 1e9}
 
 # A chunk for each vector, as a publication would write it.
 PUBLISH = """
@@ -92,11 +95,17 @@ def _loading(there: Installation, rows: Vectors) -> list[Figure]:
 
 
 def _searching(there: Installation, rows: Vectors, queries: Vectors) -> list[Figure]:
-    """Idle, then beside a loader and the index's maintenance."""
+    """Idle, once the index has caught up; then beside a load and the index's maintenance."""
     hashes = [_hash(number) for number in range(len(rows))]
     truth = [{hashes[n] for n in each} for each in nearest(rows, queries, K)]
     figures = []
+    settings = Settings()
     with Database(there.url) as database:
+        builder = Builder(
+            there.url, memory=settings.index_build_memory, workers=settings.index_build_workers
+        )
+        while (part := index_parts.begin(database, index_policy(settings))) is not None:
+            builder.build(database, part)
         with database.transaction() as connection:
             by_place = {
                 (row.recording_id, row.chunk_index): bytes(row.content_hash)
@@ -105,19 +114,17 @@ def _searching(there: Installation, rows: Vectors, queries: Vectors) -> list[Fig
                 )
             }
             parts = list(sql.sealed_parts(connection, model=MODEL))
-        covered = sum(part.rows for part in parts)
-        at = f"{len(rows):,} chunks, {len(parts)} parts, {len(rows) - covered:,} outside"
+        outside = len(rows) - sum(part.rows for part in parts)
+        at = f"{len(rows):,} chunks, {len(parts)} parts, {outside:,} outside"
         figures += _searches(database, f"idle, {at}", queries, truth, by_place)
-        with _maintenance(there, there.home / "pause"), _loader(there):
-            figures += _searches(database, f"while loading, {at}", queries, None, by_place)
+        for name, rate in RATES.items():
+            with _maintenance(there, there.home / "pause"), _process(there, "load", str(rate)):
+                time.sleep(2)
+                figures += _searches(database, f"while {name}", queries, None, by_place)
         found = _found_at_once(database)
         figures.append(
             Figure(
-                "chunks found right after their publication",
-                found,
-                "of 1",
-                aim="1",
-                reached=found == 1,
+                "chunks found right after publication", found, "of 1", aim="1", reached=found == 1
             )
         )
     return figures
@@ -203,13 +210,6 @@ def _maintenance(there: Installation, pause: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _loader(there: Installation) -> Iterator[None]:
-    with _process(there, "load"):
-        time.sleep(2)
-        yield
-
-
-@contextlib.contextmanager
 def _process(there: Installation, *arguments: str) -> Iterator[None]:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.vector_index", *arguments],
@@ -245,18 +245,20 @@ def maintain(pause: str) -> None:
             time.sleep(time.monotonic() - started)
 
 
-def load(url: str) -> None:
-    """Loads and publishes until it is ended."""
+def load(url: str, rate: float) -> None:
+    """Loads and publishes so many vectors a second, as far as it can, until it is ended."""
     population = Population(DIMENSIONS, seed=2)
+    first = 10**8
     with Database(url) as database:
-        first = 10**8
         while True:
-            _load(database, population.vectors(500), first)
-            first += 500
+            started = time.monotonic()
+            _load(database, population.vectors(LOADED_AT_ONCE), first)
+            first += LOADED_AT_ONCE
+            time.sleep(max(0.0, LOADED_AT_ONCE / rate - (time.monotonic() - started)))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "maintain":
         maintain(sys.argv[2])
     elif sys.argv[1] == "load":
-        load(index_builder(Settings()).url)
+        load(index_builder(Settings()).url, float(sys.argv[2]))

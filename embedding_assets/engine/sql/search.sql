@@ -55,6 +55,10 @@ FROM (
     ORDER BY differing
     LIMIT {candidates}
 ) AS near
-JOIN transcript_chunks AS chunks USING (content_hash)
+-- OFFSET 0: looked up one by one, also before the table was ever analyzed.
+CROSS JOIN LATERAL (
+    SELECT * FROM transcript_chunks AS published
+    WHERE published.content_hash = near.content_hash OFFSET 0
+) AS chunks
 ORDER BY near.embedding <=> {query}::vector, chunks.recording_id, chunks.chunk_index
 LIMIT {limit};
