@@ -374,7 +374,9 @@ def dev(host: str, port: int) -> None:
     command = Path(sys.executable).with_name("dagster")
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     arguments = [str(command), "dev", "-w", workspace, "-h", host, "-p", str(port)]
-    os.execve(command, arguments, dagster_environment(settings))  # noqa: S606  (no shell wanted)
+    environment = dagster_environment(settings)
+    environment.pop("DAGSTER_MODULE_NAME", None)  # of an activated .venv: beside -w it is an error
+    os.execve(command, arguments, environment)  # noqa: S606  (no shell wanted)
 
 
 @main.command()
@@ -467,7 +469,12 @@ def _run(settings: Settings, *, small_batch: bool) -> Any:
 def _print_summary(summary: Any) -> None:
     seconds = summary.duration_ms / 1000
     if not summary.processed and not summary.failed and summary.success:
-        out.print("nothing to embed: every recording is up to date")
+        left = summary.pending_remaining
+        out.print(
+            f"nothing to embed now: {left} recordings wait after a failure, or are in other hands"
+            if left
+            else "nothing to embed: every recording is up to date"
+        )
     else:
         rate = summary.chunks_created / seconds if seconds else 0.0
         out.print(

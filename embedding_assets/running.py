@@ -71,9 +71,9 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
 def _summary(
     database: Database, result: dg.ExecuteInProcessResult, started: float, error: str | None
 ) -> Summary:
-    with database.transaction() as connection:
-        totals = sql.run_totals(connection, run_id=result.run_id)
-        counts = queue.queue_counts(connection)
+    # The run may have outlived a restart of the database, and this connection not.
+    totals = database.retrying(lambda connection: sql.run_totals(connection, run_id=result.run_id))
+    counts = database.retrying(queue.queue_counts)
     return Summary(
         success=result.success,
         worker_id=result.run_id,

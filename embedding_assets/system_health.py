@@ -4,8 +4,10 @@ import contextlib
 from datetime import timedelta
 
 from embedding_assets.channels import channels
+from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.engine.health import Health, Thresholds, examine, unreadable
+from embedding_assets.engine.transcripts import require_sight
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import build_embedder, open_database
 
@@ -36,6 +38,16 @@ def system_health(settings: Settings) -> Health:
         setting_error = next(iter(channels(settings).problems), None)
     try:
         with open_database(settings) as database:
+            setting_error = setting_error or _blindness(database)
             return examine(database, thresholds(settings), model=model, setting_error=setting_error)
     except EmbeddingAssetsError as error:
         return unreadable(error, setting_error=setting_error)
+
+
+def _blindness(database: Database) -> str | None:
+    """What row-level security hides from this role; None if nothing."""
+    try:
+        database.retrying(require_sight, snapshot=True)
+    except ConfigurationError as error:
+        return str(error)
+    return None

@@ -27,7 +27,7 @@ from embedding_assets.engine.publication import (
     withdraw,
 )
 from embedding_assets.engine.queue import Claim, Claims
-from embedding_assets.engine.transcripts import Transcript, read_transcript
+from embedding_assets.engine.transcripts import Transcript, read_transcript, require_sight
 from embedding_assets.engine.vectors import (
     InsertBatch,
     VectorRow,
@@ -147,6 +147,7 @@ class EmbeddingRun:
         pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
         reason: ConfigurationError | None = None
         try:
+            self._database.retrying(require_sight, snapshot=True)
             self._database.retrying(lambda connection: register_model(connection, self._embedder))
             yield from self._embed(iter(claimed), pool)
         except ConfigurationError as error:

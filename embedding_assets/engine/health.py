@@ -255,6 +255,7 @@ def examine(
         ConfigurationError: the schema is missing or old, or the role may not read it.
     """
     with database.transaction(snapshot=True) as connection:
+        sql.limit_statements(connection)
         numbers = measure(connection)
         letters = _dead_letters_told(connection)
         worst = _worst(connection, letters)

@@ -242,7 +242,13 @@ class Builder:
                         f"Postgres refuses {name} = {value}: change INDEX_BUILD_MEMORY or"
                         " INDEX_BUILD_WORKERS"
                     ) from None
-            yield connection
+            try:
+                yield connection
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise ConfigurationError(
+                    f"{error.diag.message_primary}: only the tables' owner may build an index; set"
+                    " INDEX_DATABASE_URL to connect as the owner"
+                ) from None
 
     @contextmanager
     def _reporting(self, connection: Connection, progress: Progress) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedding_assets.engine.chunking import ChunkSettings, chunk
 from embedding_assets.engine.database import Connection, sql
+from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.model import Chunk, Segment
 
 
@@ -50,6 +51,28 @@ def current_version(connection: Connection, recording_id: str) -> str | None:
 def says_something(connection: Connection, recording_id: str) -> bool:
     """Whether the recording's transcript has any text, so that it should have chunks."""
     return any(row.text.strip() for row in sql.segments(connection, recording_id=recording_id))
+
+
+def require_sight(connection: Connection) -> None:
+    """Keeps a role that row-level security blinds from taking all calls for deleted.
+
+    Raises:
+        ConfigurationError: a policy hides most published calls, or all transcripts.
+    """
+    hidden = sql.hidden_by_policy(connection)
+    if hidden.calls:
+        counts = sql.count_published_without_call(connection)
+        if counts.unseen * 2 > counts.published:
+            raise ConfigurationError(
+                f"row-level security on fathom_calls hides {counts.unseen} of {counts.published}"
+                " published calls from the role of DATABASE_URL, which would be taken for deleted:"
+                " add a policy that lets it read all, or give it BYPASSRLS"
+            )
+    if hidden.transcripts and not sql.sees_transcripts(connection):
+        raise ConfigurationError(
+            "row-level security on fathom_transcripts hides every segment from the role of"
+            " DATABASE_URL: add a policy that lets it read all, or give it BYPASSRLS"
+        )
 
 
 def source_ids(connection: Connection) -> set[str]:

@@ -1,3 +1,7 @@
+-- name: limit_statements()$
+-- A look that hangs, behind a lock or on a sick disk, must end in a finding.
+SELECT set_config('statement_timeout', '30s', true);
+
 -- name: health_numbers(max_attempts, max_recoveries)^
 -- Everything that health is judged by, counted at one moment from the whole tables, in one row.
 SELECT now() AS checked_at, recordings.*, unqueued.*, deleted.*, activity.*, today.*,

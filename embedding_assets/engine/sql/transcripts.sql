@@ -41,6 +41,24 @@ SELECT encode(sha256(convert_to(
          WHERE recording_id = :recording_id AND is_deleted IS NOT TRUE), ''),
     'UTF8')), 'hex');
 
+-- name: hidden_by_policy()^
+-- Whether row-level security applies to this role, and what it seems to have taken away.
+SELECT row_security_active('fathom_calls') AS calls,
+       row_security_active('fathom_transcripts') AS transcripts;
+
+-- name: count_published_without_call()^
+-- Published recordings, and those of them whose call this role does not see.
+SELECT count(*) AS published,
+       count(*) FILTER (WHERE NOT EXISTS (
+           SELECT FROM fathom_calls AS calls
+           WHERE calls.recording_id::text = queued.recording_id)) AS unseen
+FROM embedding_queue AS queued
+WHERE status = 'completed';
+
+-- name: sees_transcripts()$
+-- Whether this role sees any segment, or there is no call that could have one.
+SELECT EXISTS (SELECT FROM fathom_transcripts) OR NOT EXISTS (SELECT FROM fathom_calls);
+
 -- name: source_ids()
 -- Every recording there is.
 SELECT recording_id::text FROM fathom_calls;
