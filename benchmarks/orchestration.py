@@ -60,6 +60,7 @@ def measure() -> list[Figure]:
 
 
 def _worker(there: Installation, at: str) -> list[Figure]:
+    there.command("run")  # reads what the next ones find in memory
     idle, idle_sessions = _counted(there, lambda: there.command("run"))
     _forget(there)
     busy, busy_sessions = _counted(there, lambda: there.command("run"))
