@@ -10,7 +10,7 @@ from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.transcript_chunks import transcript_chunks
 from embedding_assets.assets.vector_index import build_waiting_parts
 from embedding_assets.channels import ChannelError, channels
-from embedding_assets.checks import health_checks
+from embedding_assets.checks import health_checks, report_health
 from embedding_assets.embed import EmbedConfig, WorkerConfig, run_session
 from embedding_assets.engine.embedding import Lane, Outcome
 from embedding_assets.engine.errors import EmbeddingAssetsError
@@ -38,7 +38,10 @@ def embed_due_recordings(
         budget = config.time_budget_seconds
         return session.due(None if budget is None else timedelta(seconds=budget))
 
-    log_in_batches(context, run_session(context, engine, config, embed))
+    try:
+        log_in_batches(context, run_session(context, engine, config, embed))
+    finally:
+        report_health(context.instance)
 
 
 @dg.job(description="Embeds every recording that is due. Any number of these may run at once.")

@@ -488,3 +488,18 @@ def test_the_checks_take_no_input_and_have_no_partitions() -> None:
     assert health_checks.node_def.input_defs == []
     assert health_checks.partitions_def is None
     assert health_checks.can_subset
+
+
+def test_a_worker_leaves_no_check_unevaluated(layer: Layer) -> None:
+    # Dagster takes a check for not evaluated once its asset was materialized after it.
+    layer.add_calls(a=talk("a", 5))
+    assert layer.worker().success
+    newest = layer.instance.get_latest_materialization_event(TRANSCRIPT_CHUNKS)
+    assert newest is not None
+    keys = [dg.AssetCheckKey(TRANSCRIPT_CHUNKS, name) for name in CHECKS]
+    storage: Any = layer.instance.event_log_storage
+    records = storage.get_latest_asset_check_execution_by_key(keys)
+    assert set(records) == set(keys)
+    for record in records.values():
+        assert record.create_timestamp > newest.timestamp
+        assert record.evaluation.passed
