@@ -5,7 +5,7 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-# Rewrites the table once, which locks it for as long: about a minute a million vectors.
+# Rewrites the table once, and locks it meanwhile.
 SIGNS = """
 ALTER TABLE chunk_embeddings
     ADD COLUMN signs bit varying NOT NULL
