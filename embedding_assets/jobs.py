@@ -1,11 +1,12 @@
 """The jobs: the worker, one recording's run, dead letters' recovery, the sweep of vectors."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
 
+from embedding_assets import retention
 from embedding_assets.assets.embedding_health import embedding_health
 from embedding_assets.assets.transcript_chunks import transcript_chunks
 from embedding_assets.assets.vector_index import build_waiting_parts
@@ -106,6 +107,19 @@ def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: Embedding
 def sweep_vectors() -> None:
     """The graph of one op."""
     sweep_unreferenced_vectors()
+
+
+@dg.op(description="Deletes runs that only looked at the system, once they are old.")
+def delete_old_runs(context: dg.OpExecutionContext) -> None:
+    """Recordings' runs stay: their events say which partitions are materialized."""
+    before = datetime.now(UTC) - timedelta(days=Settings().keep_runs_days)
+    context.log.info(f"{retention.prune_runs(context.instance, before)} runs deleted")
+
+
+@dg.job(description="Keeps Dagster's storage from growing by what nobody will look at again.")
+def prune_runs() -> None:
+    """The graph of one op."""
+    delete_old_runs()
 
 
 @dg.op(

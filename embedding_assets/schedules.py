@@ -7,6 +7,7 @@ from embedding_assets.jobs import (
     check_health,
     embed_recordings,
     maintain_vector_index,
+    prune_runs,
     recover_dead_letters,
     snapshot_health,
     sweep_vectors,
@@ -65,6 +66,14 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="Deletes vectors that no chunk has referred to for a day.",
     )
 
+    prune = dg.ScheduleDefinition(
+        name="prune_runs",
+        job=prune_runs,
+        cron_schedule=settings.prune_runs_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes old runs that only looked at the system.",
+    )
+
     @dg.schedule(
         name="check_health",
         job=check_health,
@@ -104,7 +113,15 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("no part is worth building yet")
         return _one_at_a_time(context.instance, maintain_vector_index.name)
 
-    return [embed_pending, recover, sweep, check_health_often, snapshot_health_hourly, maintain]
+    return [
+        embed_pending,
+        recover,
+        sweep,
+        prune,
+        check_health_often,
+        snapshot_health_hourly,
+        maintain,
+    ]
 
 
 def _one_at_a_time(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     check_health_cron: str = "*/10 * * * *"
     snapshot_health_cron: str = "0 * * * *"
     maintain_vector_index_cron: str = "*/5 * * * *"
+    prune_runs_cron: str = "47 3 * * *"
+    keep_runs_days: int = Field(default=30, ge=1)
     max_workers: int = Field(default=2, ge=1, le=100)
     lease_seconds: int = Field(default=300, ge=1)
     worker_seconds: int = Field(default=3600, ge=1)

@@ -32,6 +32,7 @@ JOBS = {
     "recover_dead_letters",
     "sweep_vectors",
     "maintain_vector_index",
+    "prune_runs",
     "check_health",
     "snapshot_health",
     "send_alert",
@@ -41,6 +42,7 @@ SCHEDULES = {
     "recover_dead_letters": "recover_dead_letters",
     "sweep_vectors": "sweep_vectors",
     "maintain_vector_index": "maintain_vector_index",
+    "prune_runs": "prune_runs",
     "check_health": "check_health",
     "snapshot_health": "snapshot_health",
 }
