@@ -22,7 +22,7 @@ test: lint ## Everything CI runs: lint, then all tests
 test-quick: lint ## As test, without the tests that take minutes
 	$(BIN)/pytest -m 'not slow'
 
-bench: $(READY) ## Measure speed, growth and cost; an hour or more, prints ratios
+bench: $(READY) ## Measure speed, growth and cost; half an hour, prints ratios
 	$(BIN)/python -m benchmarks
 
 lint: $(READY) ## ruff, strict types, the engine's independence of Dagster

@@ -1,4 +1,4 @@
-"""Measures, prints one table of ratios, and writes them as JSON.
+"""Measures, prints one table of figures and ratios, and writes them as JSON.
 
 python -m benchmarks [--only NAME] [--json FILE]
 """
@@ -18,36 +18,49 @@ from benchmarks.measuring import Figure
 
 MEASUREMENTS = ("throughput", "peers", "vector_index", "orchestration", "growth", "money")
 RESULTS = Path(__file__).parent / "results" / "bench.json"
+NARROWEST = 140  # columns, so that a log holds whole lines
+
+Results = dict[str, list[Figure]]
 
 
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(MEASUREMENTS))
 @click.option("--json", "path", type=Path, default=RESULTS, show_default=True)
 def main(only: tuple[str, ...], path: Path) -> None:
-    """Measures everything, or what --only names; minutes to an hour."""
-    results: dict[str, list[Figure]] = {}
+    """Measures everything, or what --only names; half an hour and more."""
+    results: Results = {}
     for name in only or MEASUREMENTS:
+        click.echo(f"measuring {name}", err=True)
         results[name] = importlib.import_module(f"benchmarks.{name}").measure()
-        Console().print(_table(name, results[name]))
+        _save(path, results)  # what was measured so far is not lost if the next one fails
+    console = Console()
+    Console(width=max(console.width, NARROWEST)).print(_table(results))
+
+
+def _save(path: Path, results: Results) -> None:
     report = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "figures": {name: [asdict(figure) for figure in each] for name, each in results.items()},
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _table(name: str, figures: list[Figure]) -> Table:
-    table = Table("what", "value", "unit", "ratio", "of", "aim", "reached", title=name)
-    for figure in figures:
-        table.add_row(
-            escape(figure.what),
-            _number(figure.value),
-            figure.unit,
-            "" if figure.ratio is None else f"{figure.ratio:.2f}",
-            figure.ratio_of,
-            figure.aim,
-            "" if figure.reached is None else ("yes" if figure.reached else "NO"),
-        )
+def _table(results: Results) -> Table:
+    table = Table("what", "value", "unit", "ratio", "of", "aim", "reached")
+    for name, figures in results.items():
+        table.add_section()
+        table.add_row(f"[bold]{name}[/]")
+        for figure in figures:
+            table.add_row(
+                escape(figure.what),
+                _number(figure.value),
+                figure.unit,
+                "" if figure.ratio is None else f"{figure.ratio:.2f}",
+                escape(figure.ratio_of),
+                escape(figure.aim),
+                "" if figure.reached is None else ("yes" if figure.reached else "NO"),
+            )
     return table
 
 
