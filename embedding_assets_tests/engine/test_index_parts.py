@@ -222,6 +222,32 @@ def test_search_reads_the_parts_through_their_indexes(
     assert f"using {parts[0].index_name}" in text
 
 
+def test_neither_search_nor_a_tick_reads_what_another_model_has_stored_since(
+    database: Database, builder: Builder, fill: Fill
+) -> None:
+    fill(3_000)
+    _maintain(database, builder)
+    fill(20)
+    fill(5_000, "test/other/64")
+    with database.transaction() as connection:
+        connection.execute("ANALYZE")
+        (part,) = sql.sealed_parts(connection, model=MODEL)
+        query = np.ones(DIMENSIONS, np.float32)
+        searched = compose.SQL("EXPLAIN (ANALYZE) ") + search_statement(
+            MODEL, DIMENSIONS, [part], 10
+        )
+        counted = "EXPLAIN (ANALYZE) " + sql.tail.sql
+        until = {"model": MODEL, "sealed_until": part.to_id, "limit": 10_000}
+        plans = [
+            connection.execute(searched, {"query": query}).fetchall(),
+            connection.execute(counted, until).fetchall(),  # type: ignore[call-overload]
+        ]
+    for plan in plans:
+        text = "\n".join(row[0] for row in plan)
+        assert "chunk_embeddings_model_id" in text, text
+        assert "Rows Removed by Filter: 5" not in text
+
+
 def test_each_model_has_parts_of_its_own(database: Database, builder: Builder, fill: Fill) -> None:
     fill(150)
     fill(150, "test/other/64")

@@ -18,8 +18,9 @@ SELECT model, dimensions FROM embedding_models ORDER BY created_at, model;
 SELECT count(*) AS rows, coalesce(max(id) + 1, :sealed_until) AS to_id
 FROM (
     SELECT id FROM chunk_embeddings
-    WHERE id >= :sealed_until AND model = :model
-    ORDER BY id
+    -- As rows: by the index on both, and not through what other models have stored since.
+    WHERE (model, id) >= (:model, :sealed_until) AND (model, id) < (:model, 9223372036854775807)
+    ORDER BY model, id
     LIMIT :limit
 ) AS newest;
 

@@ -36,8 +36,8 @@ SELECT set_config('hnsw.ef_search', :effort::text, true) AS effort,
  FROM (
      SELECT content_hash, embedding, signs <~> binary_quantize({query}::vector) AS differing
      FROM chunk_embeddings
-     WHERE id >= {from_id} AND id < {to_id}
-         AND model || '' = {model} -- not through the index of hashes: it holds all of a model
+     -- As rows: by the index on both, and not through what other models have in this range.
+     WHERE (model, id) >= ({model}, {from_id}) AND (model, id) < ({model}, {to_id})
      ORDER BY differing OFFSET 0
  ) AS stored
  WHERE EXISTS (SELECT FROM transcript_chunks AS chunks

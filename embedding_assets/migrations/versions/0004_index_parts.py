@@ -10,6 +10,8 @@ SIGNS = """
 ALTER TABLE chunk_embeddings
     ADD COLUMN signs bit varying NOT NULL
         GENERATED ALWAYS AS (binary_quantize(embedding)) STORED;
+-- A model's newest vectors, also while another model is being filled beside it.
+CREATE INDEX chunk_embeddings_model_id ON chunk_embeddings (model, id);
 """
 
 PARTS = """
@@ -37,4 +39,5 @@ def downgrade() -> None:
         "ALTER TABLE vector_index_parts DROP CONSTRAINT a_sealed_part_says_what_it_holds,"
         " DROP COLUMN rows, DROP COLUMN sealed_at"
     )
+    op.execute("DROP INDEX chunk_embeddings_model_id")
     op.execute("ALTER TABLE chunk_embeddings DROP COLUMN signs")
