@@ -4,6 +4,7 @@ Dagster opens two connections to its storage for each event that is stored alone
 than embedding a short recording. It stores a batch in the same two.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable
@@ -41,7 +42,9 @@ def log_in_batches(
 
 def _write_regularly(batch: "_Batch", ended: threading.Event) -> None:
     while not ended.wait(LONGEST_WAIT):
-        batch.write()
+        # What was not written is kept; the run's own thread tries it last, and tells.
+        with contextlib.suppress(Exception):
+            batch.write()
 
 
 class _Batch:
@@ -63,8 +66,9 @@ class _Batch:
             self._write()
 
     def _write(self) -> None:
-        events, self._events = self._events, []
+        events = self._events
         batch_id = str(uuid4())
         for number, event in enumerate(events, 1):
             last = DagsterEventBatchMetadata(batch_id, is_end=number == len(events))
             DagsterEvent.asset_materialization(self._step, event, batch_metadata=last)
+        self._events = []
