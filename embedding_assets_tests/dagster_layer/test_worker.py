@@ -140,9 +140,9 @@ def test_a_spent_time_budget_ends_the_run_well_and_leaves_the_rest_due(
     layer: Layer, api: LoopbackAPI
 ) -> None:
     _add_calls_behind_dagsters_back(layer, *(f"r{n:02}" for n in range(30)))
-    # Twenty are claimed at once, and go in four rounds of a third of the budget each.
+    # Twenty are claimed at once, and go in four rounds, each longer than the budget.
     layer.environment.setattr(embedding, "MOST_AT_ONCE", 5)
-    api.latency = 0.34
+    api.latency = 1.2
     result = layer.worker(time_budget_seconds=1)
     assert result.success
     done = set(layer.materializations(result))
