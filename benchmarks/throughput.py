@@ -16,6 +16,7 @@ from pgvector.psycopg import register_vector
 from benchmarks.measuring import Figure, Installation, Spent, installation, loopback_api
 from embedding_assets.engine.database import sql
 from embedding_assets.engine.embedding import Lane
+from embedding_assets.engine.publication import COPY_TYPES
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import application_url, open_session
 
@@ -23,10 +24,6 @@ RECORDINGS = 200
 LONG = 29  # of them, over three hours: 10,000 chunks altogether
 LATENCIES_MS = (0, 100)
 
-CHUNK_TYPES = (
-    "text", "int4", "text", "bytea", "int4", "text[]", "float8", "float8", "int4", "int4",
-    "text", "timestamptz", "text",
-)  # fmt: skip
 EMPTY = """
 TRUNCATE transcript_chunks, chunk_embeddings, embedding_attempts;
 UPDATE embedding_queue SET status = 'pending', completed_at = NULL, claimed_by = NULL,
@@ -110,7 +107,7 @@ def copy() -> None:
         _copy(
             connection,
             sql.copy_chunks.sql,
-            CHUNK_TYPES,
+            COPY_TYPES,
             chunks,
         )
         print(time.monotonic() - started)

@@ -8,13 +8,13 @@ the application's database does not work.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from embedding_assets.engine.health import CHECKS, Finding, Health, Severity
+from embedding_assets.engine.health import CHECKS, Finding, Health, Severity, in_utc
 
 LONGEST_TEXT = 1_500  # Discord takes 2,000 characters, title included
 LONGEST_ITEM = 160
@@ -271,10 +271,10 @@ def _part(change: Change, *, with_items: bool) -> list[str]:
     finding = change.finding
     if not change.is_worse:
         was = f"was {_severity(change.before)}"
-        since = "" if change.before is None else f" since {_at(change.before.since)}"
+        since = "" if change.before is None else f" since {in_utc(change.before.since)}"
         return [f"{change.name}: {_severity(change.after)} again, {was}{since}", finding.message]
     was = "" if change.before is None else f", was {change.before.severity}"
-    since = "" if change.after is None else f", not healthy since {_at(change.after.since)}"
+    since = "" if change.after is None else f", not healthy since {in_utc(change.after.since)}"
     lines = [f"{change.name}: {finding.severity}{was}{since}", finding.message]
     if with_items:
         lines += [_cut(f"- {item}", LONGEST_ITEM) for item in finding.items[:3]]
@@ -289,10 +289,6 @@ def _cut_lines(lines: Sequence[str], longest: int) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _at(when: datetime) -> str:
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _span(span: timedelta) -> str:
@@ -377,8 +373,8 @@ def _with_what_was_left_out(alert: Alert, queue: Queue) -> Alert:
     if queue.left_out_since is None:
         return alert
     note = (
-        f"{queue.left_out} earlier alerts, from {_at(queue.left_out_since)} on, were left out: this"
-        " channel took none for too long."
+        f"{queue.left_out} earlier alerts, from {in_utc(queue.left_out_since)} on, were left out:"
+        " this channel took none for too long."
     )
     return replace(alert, text=f"{note}\n\n{alert.text}")
 
@@ -395,6 +391,6 @@ def _summary(state: State) -> str:
         if queue.failures:
             line += f", after {queue.failures} failed attempts"
         if queue.asked_at is None and queue.due_at is not None:
-            line += f", again at {_at(queue.due_at)}"
+            line += f", again at {in_utc(queue.due_at)}"
         lines.append(line)
     return "; ".join(lines)

@@ -15,6 +15,8 @@ import dagster as dg
 # Dagster's own way to write a batch, which it uses for the outputs of partition ranges.
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 
+from embedding_assets.engine.background import meanwhile
+
 MOST_IN_A_BATCH = 100
 LONGEST_WAIT = 1.0  # seconds that an event may lie unwritten: a killed process loses those
 
@@ -28,23 +30,12 @@ def log_in_batches(
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(MOST_IN_A_BATCH))
     batch = _Batch(context)
-    ended = threading.Event()
-    writer = threading.Thread(target=_write_regularly, args=(batch, ended), daemon=True)
-    writer.start()
     try:
-        for materialization in materializations:
-            batch.add(materialization)
+        with meanwhile(batch.write_regularly):
+            for materialization in materializations:
+                batch.add(materialization)
     finally:
-        ended.set()
-        writer.join()
         batch.write()
-
-
-def _write_regularly(batch: "_Batch", ended: threading.Event) -> None:
-    while not ended.wait(LONGEST_WAIT):
-        # What was not written is kept; the run's own thread tries it last, and tells.
-        with contextlib.suppress(Exception):
-            batch.write()
 
 
 class _Batch:
@@ -64,6 +55,12 @@ class _Batch:
     def write(self) -> None:
         with self._lock:
             self._write()
+
+    def write_regularly(self, ended: threading.Event) -> None:
+        while not ended.wait(LONGEST_WAIT):
+            # What was not written is kept; the run's own thread tries it last, and tells.
+            with contextlib.suppress(Exception):
+                self.write()
 
     def _write(self) -> None:
         events = self._events

@@ -1,4 +1,4 @@
-"""The jobs: the worker, one recording's run, dead letters' recovery, the sweep of vectors."""
+"""The jobs: the worker and what replaces it, tidying, the vector index, health and alerts."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

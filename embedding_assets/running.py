@@ -4,12 +4,14 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import dagster as dg
 
 from embedding_assets.engine import queue
+from embedding_assets.engine.background import meanwhile
 from embedding_assets.engine.database import Database, sql
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
 from embedding_assets.installation import dagster_environment
@@ -53,7 +55,12 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
 
     started = time.monotonic()
     with open_database(settings) as database, dg.DagsterInstance.get() as instance:
-        with _watching(settings, progress):
+        watching = (
+            contextlib.nullcontext()
+            if progress is None
+            else meanwhile(partial(_watch, settings, progress))
+        )
+        with watching:
             result = defs.resolve_job_def("embed_recordings").execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -105,23 +112,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> tuple[ErrorKind | None, str] 
     return (None, "the run failed; see its page in the Dagster UI")
 
 
-@contextlib.contextmanager
-def _watching(settings: Settings, progress: Progress | None) -> Iterator[None]:
-    """Reports how many recordings are done while the run goes on."""
-    if progress is None:
-        yield
-        return
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(settings, progress, ended), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-
-
 def _watch(settings: Settings, progress: Progress, ended: threading.Event) -> None:
+    """Reports how many recordings are done while the run goes on."""
     with Database(application_url(settings)) as database:
         to_do: int | None = None
         while not ended.wait(POLL_SECONDS):

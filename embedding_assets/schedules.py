@@ -1,5 +1,7 @@
 """What starts runs by the clock. Ticks only read: claims happen in the runs."""
 
+from typing import Any
+
 import dagster as dg
 
 from embedding_assets.engine import index_parts, queue
@@ -74,27 +76,16 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="Deletes old runs that only looked at the system.",
     )
 
-    @dg.schedule(
-        name="check_health",
-        job=check_health,
-        cron_schedule=settings.check_health_cron,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Looks at the system's health; never twice at once.",
+    check = _alone(
+        check_health,
+        settings.check_health_cron,
+        "Looks at the system's health; never twice at once.",
     )
-    def check_health_often(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return _one_at_a_time(context.instance, check_health.name)
-
-    @dg.schedule(
-        name="snapshot_health",
-        job=snapshot_health,
-        cron_schedule=settings.snapshot_health_cron,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Keeps what health is, for the trend; never twice at once.",
+    snapshot = _alone(
+        snapshot_health,
+        settings.snapshot_health_cron,
+        "Keeps what health is, for the trend; never twice at once.",
     )
-    def snapshot_health_hourly(
-        context: dg.ScheduleEvaluationContext,
-    ) -> dg.RunRequest | dg.SkipReason:
-        return _one_at_a_time(context.instance, snapshot_health.name)
 
     @dg.schedule(
         name="maintain_vector_index",
@@ -113,15 +104,23 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("no part is worth building yet")
         return _one_at_a_time(context.instance, maintain_vector_index.name)
 
-    return [
-        embed_pending,
-        recover,
-        sweep,
-        prune,
-        check_health_often,
-        snapshot_health_hourly,
-        maintain,
-    ]
+    return [embed_pending, recover, sweep, prune, check, snapshot, maintain]
+
+
+def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
+    """A schedule of the job's name whose runs do not pile up."""
+
+    @dg.schedule(
+        name=job.name,
+        job=job,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return _one_at_a_time(context.instance, job.name)
+
+    return tick
 
 
 def _one_at_a_time(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:

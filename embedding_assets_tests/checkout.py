@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +19,15 @@ BIN = Path(sys.executable).parent
 FILES = ("dagster.yaml", "workspace.yaml", "pyproject.toml")
 PACKAGE = "embedding_assets"
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "SystemRoot")
+
+
+@contextmanager
+def short_folder(name: str) -> Iterator[Path]:
+    """A folder with a short path, which the server's user may reach; removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix=f"ea-{name}-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
 
 
 class Checkout:

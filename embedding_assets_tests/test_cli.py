@@ -1,8 +1,6 @@
 """The command, as a person or a script types it."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from click.testing import CliRunner
 
 from embedding_assets.cli import main
 from embedding_assets.samples.generate import generate, write_jsonl
-from embedding_assets_tests.checkout import Checkout
+from embedding_assets_tests.checkout import Checkout, short_folder
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 DIMENSIONS = 64
@@ -49,10 +47,8 @@ def api() -> Iterator[LoopbackAPI]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A short path that the server's user may reach."""
-    folder = Path(tempfile.mkdtemp(prefix="ea-cli-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder("cli") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """What `init` writes, and that plain `dagster` commands work by it."""
 
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +10,7 @@ import pytest
 
 from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import BLOCK_END, BLOCK_START
-from embedding_assets_tests.checkout import Checkout
+from embedding_assets_tests.checkout import Checkout, short_folder
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 DIMENSIONS = 64
@@ -32,10 +30,8 @@ def api() -> Iterator[LoopbackAPI]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short path that the server's user may reach."""
-    folder = Path(tempfile.mkdtemp(prefix="ea-init-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder("init") as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ import pty
 import re
 import select
 import shlex
-import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 import termios
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -24,7 +22,7 @@ import psycopg
 import pytest
 
 from embedding_assets.cli import main
-from embedding_assets_tests.checkout import BIN, Checkout
+from embedding_assets_tests.checkout import BIN, Checkout, short_folder
 
 MODEL = "local/all-MiniLM-L6-v2-int8/384"
 RUN = "5b1c0a7e-5f0e-4b52-9c55-0d0f6a3c1e11"
@@ -214,10 +212,8 @@ def lines_of(process: "subprocess.Popen[str]") -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A short path that the server's user may reach."""
-    folder = Path(tempfile.mkdtemp(prefix="ea-monitor-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder("monitor") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """The roles of deploy/*.sql: each can do its work on somebody else's database, and nothing more."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from embedding_assets.engine.health import CHECKS, Thresholds, examine
 from embedding_assets.engine.integrity import inspect
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.samples.generate import generate, write_jsonl
-from embedding_assets_tests.checkout import ROOT, Checkout
+from embedding_assets_tests.checkout import ROOT, Checkout, short_folder
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 DIMENSIONS = 64
@@ -106,10 +104,8 @@ def api() -> Iterator[LoopbackAPI]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A short path that the server's user may reach."""
-    folder = Path(tempfile.mkdtemp(prefix="ea-roles-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder("roles") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -289,12 +289,12 @@ def _worst(connection: Connection, letters: Sequence[DeadLetter]) -> Worst:
     return Worst(
         dead_letters=tuple(str(letter) for letter in letters[:WORST]),
         waiting=tuple(
-            f"{row.recording_id}: {row.status}, wanted since {_at(row.enqueued_at)}"
+            f"{row.recording_id}: {row.status}, wanted since {in_utc(row.enqueued_at)}"
             for row in sql.longest_waiting(connection, limit=WORST)
         ),
         stale_claims=tuple(
             f"{row.recording_id}: held by run {row.claimed_by}, whose lease ended"
-            f" {_at(row.lease_expires_at)}"
+            f" {in_utc(row.lease_expires_at)}"
             for row in sql.stalest_claims(connection, limit=WORST)
         ),
         broken=tuple(
@@ -387,14 +387,14 @@ def _misconfigured(numbers: Numbers, model: str | None) -> str | None:
             " embedding-assets switch-model"
         )
     if numbers.configuration_error is not None and numbers.unfinished:
-        at = _at(numbers.configuration_error_at)
+        at = in_utc(numbers.configuration_error_at)
         return f"a run was stopped {at}: {numbers.configuration_error}"
     last = numbers.last_published_at
     if last is not None and last > numbers.checked_at + CLOCK_TOLERANCE:
         return (
-            f"the database server's clock was set back: it is {_at(numbers.checked_at)} there, and"
-            f" the last recording was published {_at(last)}; what became due in between waits"
-            " until then: set the clock right"
+            f"the database server's clock was set back: it is {in_utc(numbers.checked_at)} there,"
+            f" and the last recording was published {in_utc(last)}; what became due in between"
+            " waits until then: set the clock right"
         )
     return None
 
@@ -409,7 +409,7 @@ def _dead_letters(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
     if numbers.waiting_for_person:
         message += f", {numbers.waiting_for_person:,} of them waiting for a person"
     if is_left:
-        message += f", due for another try since {_at(since)}"
+        message += f", due for another try since {in_utc(since)}"
     if numbers.waiting_for_person or is_left:
         severity = max(severity, Severity.WARNING)
     action = "mend what the errors say, then embedding-assets retry --dead-letters"
@@ -556,9 +556,13 @@ def _chunk_integrity(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
         ended = numbers.last_round_ended_at
         looked = (
             f"looked at {_count(numbers.inspected_recordings, 'recording')} and"
-            f" {_count(numbers.inspected_chunks, 'chunk')} {_at(numbers.inspected_at)}, of"
+            f" {_count(numbers.inspected_chunks, 'chunk')} {in_utc(numbers.inspected_at)}, of"
             f" {_count(numbers.chunks, 'chunk')}; "
-            + ("the first round is not over" if ended is None else f"last round ended {_at(ended)}")
+            + (
+                "the first round is not over"
+                if ended is None
+                else f"last round ended {in_utc(ended)}"
+            )
         )
     severity = Severity.WARNING if is_left and numbers.chunks else Severity.HEALTHY
     action = None
@@ -598,7 +602,7 @@ def _hours(span: timedelta) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _at(when: datetime | None) -> str:
+def in_utc(when: datetime | None) -> str:
     """A moment, in UTC, as every server of a company reads it alike."""
     return "never" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 

@@ -16,6 +16,7 @@ from functools import partial
 import psycopg
 from psycopg import sql as compose
 
+from embedding_assets.engine.background import meanwhile
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, TransientError
 
@@ -181,7 +182,7 @@ class Builder:
             ConfigurationError: the role does not own the table.
         """
         started = time.monotonic()
-        dimensions = _dimensions(database, part.model)
+        dimensions = database.retrying(partial(sql.model_dimensions, model=part.model))
         with self._connection() as connection:
             state = sql.index_state(connection, index_name=part.index_name)
             if state is not None and state.is_being_built:
@@ -190,7 +191,7 @@ class Builder:
                 progress("taking away what an interrupted build left")
                 self._drop(connection, part.index_name)
                 state = None
-            with self._reporting(connection, progress):
+            with meanwhile(partial(self._watch, connection.info.backend_pid, progress)):
                 if state is None:
                     connection.execute(_create(part, dimensions))
                 elif part.state == "sealed":
@@ -250,20 +251,6 @@ class Builder:
                     " INDEX_DATABASE_URL to connect as the owner"
                 ) from None
 
-    @contextmanager
-    def _reporting(self, connection: Connection, progress: Progress) -> Iterator[None]:
-        """Says how far the build is, every few seconds, while it goes on."""
-        ended = threading.Event()
-        watcher = threading.Thread(
-            target=self._watch, args=(connection.info.backend_pid, progress, ended), daemon=True
-        )
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watcher.join()
-
     def _watch(self, pid: int, progress: Progress, ended: threading.Event) -> None:
         with Database(self.url) as database:
             while not ended.wait(PROGRESS_SECONDS):
@@ -273,11 +260,6 @@ class Builder:
                         f"{row.phase}: {row.tuples_done:,} vectors,"
                         f" {row.blocks_done:,} of {row.blocks_total:,} blocks"
                     )
-
-
-def _dimensions(database: Database, model: str) -> int:
-    rows = database.retrying(lambda connection: list(sql.models(connection)))
-    return int(next(row.dimensions for row in rows if row.model == model))
 
 
 def _seal(connection: Connection, part: Part, rows: int) -> list[str]:

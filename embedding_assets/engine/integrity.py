@@ -121,7 +121,7 @@ def _problem(connection: Connection, row: Any) -> str | None:
 
 def found_broken(connection: Connection) -> list[str]:
     """Ids of all recordings that inspections found broken, longest ago first."""
-    return [row.recording_id for row in sql.found_broken(connection)]
+    return [row.recording_id for row in sql.oldest_findings(connection, limit=None)]
 
 
 def prepare_mending(connection: Connection, recording_ids: Sequence[str]) -> list[str]:

@@ -10,10 +10,11 @@ from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version
 from embedding_assets.engine.vectors import hold_live, hold_vectors
 
-_COPY_TYPES = (
+COPY_TYPES = (
     "text", "int4", "text", "bytea", "int4", "text[]", "float8", "float8", "int4", "int4",
     "text", "timestamptz", "text",
 )  # fmt: skip
+"""The types of what `copy_chunks` takes, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
 
 def _copy_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
     with connection.cursor() as cursor, cursor.copy(sql.copy_chunks.sql) as copy:
-        copy.set_types(_COPY_TYPES)
+        copy.set_types(COPY_TYPES)
         for chunk in transcript.chunks:
             copy.write_row(_chunk_row(recording_id, transcript, chunk))
 

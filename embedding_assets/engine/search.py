@@ -128,12 +128,9 @@ def nearest_chunks(
     First by the vectors' signs, of which each part of the vector index has a graph, and what is
     newer than any part is read through; then the best candidates by the whole vectors.
     """
-    row = sql.model_dimensions(connection, model=model)
-    if row is None:
-        return []
     sql.set_search_effort(connection, effort=str(effort))
     parts = sql.sealed_parts(connection, model=model)
-    statement = search_statement(model, row.dimensions, list(parts), limit)
+    statement = search_statement(model, len(query), list(parts), limit)
     return connection.execute(statement, {"query": query}).fetchall()
 
 

@@ -103,14 +103,10 @@ SET inspected_at = now(), recordings = :recordings, chunks = :chunks,
     looked_until = :looked_until;
 
 -- name: oldest_findings(limit)
--- What is wrong for longest.
+-- What is wrong for longest; all of it without a limit.
 SELECT recording_id, problem, found_at FROM integrity_findings
 ORDER BY found_at, recording_id
 LIMIT :limit;
-
--- name: found_broken()
--- Everything that inspections found and did not find mended since.
-SELECT recording_id FROM integrity_findings ORDER BY found_at, recording_id;
 
 -- name: queue_what_is_there(recording_ids)!
 -- Gives those of these recordings a row that have none, but chunks or a call.

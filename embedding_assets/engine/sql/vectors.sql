@@ -8,7 +8,7 @@ ON CONFLICT DO NOTHING;
 -- The model that search reads.
 SELECT model, dimensions FROM embedding_models WHERE is_live;
 
--- name: model_dimensions(model)^
+-- name: model_dimensions(model)$
 -- The length of a model's vectors; no row for one that is not known.
 SELECT dimensions FROM embedding_models WHERE model = :model;
 
