@@ -18,9 +18,9 @@ import psycopg
 from benchmarks.measuring import Figure, Installation, dagster_webserver, installation, loopback_api
 from embedding_assets.engine.queue import Claims, work_waiting
 from embedding_assets.engine.transcripts import source_ids
+from embedding_assets.health.system import system_health
+from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
-from embedding_assets.system_health import system_health
-from embedding_assets.wiring import open_database
 
 SIZES = (1_000, 10_000, 100_000)
 DIMENSIONS = 64
@@ -136,7 +136,7 @@ def ticks() -> None:
     import dagster as dg  # noqa: PLC0415  (two seconds of imports)
 
     from embedding_assets.definitions import defs  # noqa: PLC0415
-    from embedding_assets.installation import dagster_environment  # noqa: PLC0415
+    from embedding_assets.server.installation import dagster_environment  # noqa: PLC0415
 
     settings = Settings()
     os.environ.update(dagster_environment(settings))
@@ -170,7 +170,7 @@ def _claim(database: Any) -> None:
 
 
 def _sensor(dg: Any, sensor: Any, instance: Any, repository: Any) -> Callable[[], object]:
-    from embedding_assets.resources import EmbeddingEngine  # noqa: PLC0415
+    from embedding_assets.defs.resources import EmbeddingEngine  # noqa: PLC0415
 
     def tick() -> object:
         with dg.build_sensor_context(
@@ -186,7 +186,7 @@ def _sensor(dg: Any, sensor: Any, instance: Any, repository: Any) -> Callable[[]
 
 
 def _schedule(dg: Any, schedule: Any, instance: Any, repository: Any) -> Callable[[], object]:
-    from embedding_assets.resources import EmbeddingEngine  # noqa: PLC0415
+    from embedding_assets.defs.resources import EmbeddingEngine  # noqa: PLC0415
 
     def tick() -> object:
         with dg.build_schedule_context(

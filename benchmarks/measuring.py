@@ -17,13 +17,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
-from embedding_assets.importing import import_recordings
-from embedding_assets.installation import install
-from embedding_assets.samples.generate import generate, write_jsonl
+from embedding_assets.recorders.importing import import_recordings
+from embedding_assets.recorders.samples.generate import generate, write_jsonl
+from embedding_assets.server.connections import APPLICATION_DATABASE, DAGSTER_DATABASE
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets.server.installation import install
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import APPLICATION_DATABASE, DAGSTER_DATABASE
 
 ROOT = Path(__file__).resolve().parents[1]
 DIMENSIONS = 1536
@@ -142,7 +142,7 @@ def installation(**settings: str) -> Iterator[Installation]:
 def prepare(home: str) -> None:
     """Makes databases and tables in a home; in a process of its own, whose environment says so."""
     os.chdir(home)  # `install` writes .env beside the project: here, there is none to disturb
-    import embedding_assets.installation as installation  # noqa: PLC0415, PLR0402
+    import embedding_assets.server.installation as installation  # noqa: PLC0415, PLR0402
 
     installation.ENV_FILE = Path(home) / ".env"
     install(Settings())

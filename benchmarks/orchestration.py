@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.growth import DIMENSIONS, LONGEST_A_RECORDING, add_recordings
 from benchmarks.measuring import Figure, Installation, Spent, installation, loopback_api, measured
-from embedding_assets.partitions import RECORDINGS
+from embedding_assets.defs.partitions import RECORDINGS
 
 WORKED = 1_000  # recordings that a worker embeds
 RANGE = 50  # partitions of one run

@@ -17,8 +17,9 @@ from benchmarks.measuring import Figure, Installation, Spent, installation, loop
 from embedding_assets.engine.database import sql
 from embedding_assets.engine.embedding import Lane
 from embedding_assets.engine.publication import COPY_TYPES
+from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import application_url, open_session
+from embedding_assets.wiring import open_session
 
 RECORDINGS = 200
 LONG = 29  # of them, over three hours: 10,000 chunks altogether

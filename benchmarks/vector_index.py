@@ -12,12 +12,12 @@ import numpy as np
 
 from benchmarks.measuring import DIMENSIONS, ROOT, Figure, Installation, installation
 from benchmarks.vectors import Population, Vectors, nearest
-from embedding_assets.engine import index_parts
+from embedding_assets.engine import vector_index
 from embedding_assets.engine.database import Database, sql
-from embedding_assets.engine.index_parts import Builder, Policy
-from embedding_assets.engine.search import nearest_chunks
+from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.engine.vectors import InsertBatch, VectorRow, store_vectors
 from embedding_assets.migrations import migrate
+from embedding_assets.search.search import nearest_chunks
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import index_builder, index_policy
 
@@ -104,7 +104,7 @@ def _searching(there: Installation, rows: Vectors, queries: Vectors) -> list[Fig
         builder = Builder(
             there.url, memory=settings.index_build_memory, workers=settings.index_build_workers
         )
-        while (part := index_parts.begin(database, index_policy(settings))) is not None:
+        while (part := vector_index.begin(database, index_policy(settings))) is not None:
             builder.build(database, part)
         with database.transaction() as connection:
             by_place = {
@@ -231,7 +231,7 @@ def maintain(pause: str) -> None:
     building = Path(pause).with_name("building")
     with Database(builder.url) as database:
         while True:
-            part = None if Path(pause).exists() else index_parts.begin(database, policy)
+            part = None if Path(pause).exists() else vector_index.begin(database, policy)
             if part is None:
                 time.sleep(0.2)
                 continue

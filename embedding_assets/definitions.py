@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from embedding_assets.assets.embedding_health import embedding_health
-from embedding_assets.assets.sources import fathom_calls, fathom_transcripts
-from embedding_assets.assets.transcript_chunks import transcript_chunks
-from embedding_assets.assets.vector_index import vector_index
-from embedding_assets.checks import health_checks
-from embedding_assets.jobs import (
+from embedding_assets.defs.assets.embedding_health import embedding_health
+from embedding_assets.defs.assets.sources import fathom_calls, fathom_transcripts
+from embedding_assets.defs.assets.transcript_chunks import transcript_chunks
+from embedding_assets.defs.assets.vector_index import vector_index
+from embedding_assets.defs.checks import health_checks
+from embedding_assets.defs.jobs import (
     check_health,
     embed_recording,
     embed_recordings,
@@ -18,9 +18,9 @@ from embedding_assets.jobs import (
     snapshot_health,
     sweep_vectors,
 )
-from embedding_assets.resources import EmbeddingEngine
-from embedding_assets.schedules import build_schedules
-from embedding_assets.sensors import (
+from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.defs.schedules import build_schedules
+from embedding_assets.defs.sensors import (
     alert_on_health_change,
     discover_recordings,
     relaunch_cancelled_recordings,

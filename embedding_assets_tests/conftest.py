@@ -7,9 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
 from embedding_assets.migrations import migrate
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 
 _NUMBERS = itertools.count(1)
 

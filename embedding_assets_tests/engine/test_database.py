@@ -6,7 +6,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun, Result
 from embedding_assets.engine.errors import (
@@ -18,6 +17,7 @@ from embedding_assets.engine.errors import (
 )
 from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.engine.conftest import CHUNKING, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 

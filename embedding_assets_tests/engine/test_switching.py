@@ -4,9 +4,9 @@ import pytest
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError, TransientError
-from embedding_assets.engine.search import search
 from embedding_assets.engine.switching import switch_model
 from embedding_assets.engine.vectors import InsertBatch
+from embedding_assets.search.search import search
 from embedding_assets_tests.engine.conftest import Embed, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 

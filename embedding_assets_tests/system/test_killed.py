@@ -17,15 +17,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine import queue
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.model import Recording
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.transcripts import read_transcript
-from embedding_assets.importers.upsert import upsert
-from embedding_assets.samples.generate import generate
+from embedding_assets.recorders.samples.generate import generate
+from embedding_assets.recorders.upsert import upsert
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.engine.conftest import rows
 from embedding_assets_tests.loopback_api import LoopbackAPI

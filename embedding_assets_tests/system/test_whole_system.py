@@ -19,10 +19,10 @@ import psutil
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from embedding_assets.embedded_postgres import EmbeddedPostgres
 from embedding_assets.engine.database import Database
-from embedding_assets.samples.generate import generate, write_jsonl
-from embedding_assets.wiring import APPLICATION_DATABASE
+from embedding_assets.recorders.samples.generate import generate, write_jsonl
+from embedding_assets.server.connections import APPLICATION_DATABASE
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.checkout import BIN, Checkout
 from embedding_assets_tests.engine.conftest import rows
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI

@@ -15,8 +15,9 @@ from embedding_assets import wiring
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedded, Embedder
 from embedding_assets.engine.embedding import Lane, Outcome, Result
+from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import application_url, open_session
+from embedding_assets.wiring import open_session
 
 CLAIMABLE = """
     SELECT recording_id FROM embedding_queue

@@ -1,0 +1,125 @@
+"""Runs the worker through Dagster in this process, without a daemon, and sums up what it did."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import dagster as dg
+
+from embedding_assets.engine import queue
+from embedding_assets.engine.background import meanwhile
+from embedding_assets.engine.database import Database, sql
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
+from embedding_assets.server.connections import application_url, open_database
+from embedding_assets.server.installation import dagster_environment
+from embedding_assets.settings import Settings
+
+Progress = Callable[[int, int], None]  # recordings done, recordings there were to do
+
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did; the first seven fields are what `embedding-assets run --json` promises."""
+
+    success: bool
+    worker_id: str
+    processed: int
+    failed: int
+    chunks_created: int
+    duration_ms: int
+    pending_remaining: int
+    chunks_embedded: int
+    tokens: int
+    cost_usd: float | None
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def run_worker(settings: Settings, *, lane: str, progress: Progress | None = None) -> Summary:
+    """Discovers and embeds everything that is due, as a run of the job `embed_recordings`.
+
+    Raises:
+        ConfigurationError: nothing could succeed; no recording lost an attempt.
+    """
+    os.environ.update(dagster_environment(settings))
+    from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
+
+    started = time.monotonic()
+    with open_database(settings) as database, dg.DagsterInstance.get() as instance:
+        watching = (
+            contextlib.nullcontext()
+            if progress is None
+            else meanwhile(partial(_watch, settings, progress))
+        )
+        with watching:
+            result = defs.resolve_job_def("embed_recordings").execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                run_config={
+                    "ops": {"embed_due_recordings": {"config": {"lane": lane}}},
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                },
+            )
+        error = _failure(result)
+        if error is not None and error[0] is ErrorKind.CONFIGURATION:
+            raise ConfigurationError(error[1])
+        return _summary(database, result, started, None if error is None else error[1])
+
+
+def _summary(
+    database: Database, result: dg.ExecuteInProcessResult, started: float, error: str | None
+) -> Summary:
+    # The run may have outlived a restart of the database, and this connection not.
+    totals = database.retrying(lambda connection: sql.run_totals(connection, run_id=result.run_id))
+    counts = database.retrying(queue.queue_counts)
+    return Summary(
+        success=result.success,
+        worker_id=result.run_id,
+        processed=totals.processed,
+        failed=totals.failed,
+        chunks_created=totals.chunks,
+        duration_ms=round((time.monotonic() - started) * 1000),
+        pending_remaining=counts.unfinished,
+        chunks_embedded=totals.embedded,
+        tokens=totals.tokens,
+        cost_usd=None if totals.cost_usd is None else float(totals.cost_usd),
+        error=error,
+    )
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> tuple[ErrorKind | None, str] | None:
+    """The kind and the text of what the run died of."""
+    if result.success:
+        return None
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        if data.user_failure_data is not None:
+            kind = data.user_failure_data.metadata.get("error_kind")
+            text = data.user_failure_data.description or "the run failed"
+            return (None if kind is None else ErrorKind(str(kind.value)), text)
+        if data.error is not None:
+            cause = data.error.cause or data.error  # Dagster wraps what the op raised
+            return (None, cause.message.strip())
+    return (None, "the run failed; see its page in the Dagster UI")
+
+
+def _watch(settings: Settings, progress: Progress, ended: threading.Event) -> None:
+    """Reports how many recordings are done while the run goes on."""
+    with Database(application_url(settings)) as database:
+        to_do: int | None = None
+        while not ended.wait(POLL_SECONDS):
+            with contextlib.suppress(EmbeddingAssetsError), database.transaction() as connection:
+                left = queue.queue_counts(connection).unfinished
+                to_do = max(left, to_do or 0)
+                progress(to_do - left, to_do)
+        if to_do:
+            progress(to_do, to_do)

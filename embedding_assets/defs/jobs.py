@@ -1,0 +1,196 @@
+"""The jobs: the worker and what replaces it, tidying, the vector index, health and alerts."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from embedding_assets.defs import retention
+from embedding_assets.defs.assets.embedding_health import embedding_health
+from embedding_assets.defs.assets.transcript_chunks import transcript_chunks
+from embedding_assets.defs.assets.vector_index import build_waiting_parts
+from embedding_assets.defs.checks import health_checks, report_health
+from embedding_assets.defs.event_batches import log_in_batches
+from embedding_assets.defs.partitions import add_partitions
+from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.defs.runs import EmbedConfig, WorkerConfig, run_session
+from embedding_assets.engine.embedding import Lane, Outcome
+from embedding_assets.engine.errors import EmbeddingAssetsError
+from embedding_assets.engine.session import Session
+from embedding_assets.engine.sweeping import sweep
+from embedding_assets.health.channels import ChannelError, channels
+from embedding_assets.health.judging import Severity
+from embedding_assets.settings import Settings
+
+
+@dg.op(
+    description="Claims recordings that are due, embeds them, and claims again until none is.",
+)
+def embed_due_recordings(
+    context: dg.OpExecutionContext, config: WorkerConfig, engine: EmbeddingEngine
+) -> None:
+    """Logs the same event for each recording as materializing its partition would."""
+
+    def embed(session: Session) -> Iterator[Outcome]:
+        add_partitions(context.instance, session.discover())
+        if config.recording_ids:
+            return session.these(config.recording_ids)
+        budget = config.time_budget_seconds
+        return session.due(None if budget is None else timedelta(seconds=budget))
+
+    try:
+        log_in_batches(context, run_session(context, engine, config, embed))
+    finally:
+        report_health(context.instance)
+
+
+@dg.job(description="Embeds every recording that is due. Any number of these may run at once.")
+def embed_recordings() -> None:
+    """The graph of one op."""
+    embed_due_recordings()
+
+
+embed_recording = dg.define_asset_job(
+    "embed_recording",
+    # The checks look at all recordings: they have a job of their own.
+    selection=dg.AssetSelection.assets(transcript_chunks).without_checks(),
+    description="Embeds one recording, as a run of its partition.",
+)
+
+
+class RecoveryConfig(EmbedConfig):
+    """Which dead letters to try again."""
+
+    lane: Lane = Lane.small_batch
+    recording_ids: list[str] = Field(
+        default=[], description="These instead of the five that have waited longest."
+    )
+    force: bool = Field(
+        default=False,
+        description="With recording_ids: also those that used up their recoveries and wait for a"
+        " person.",
+    )
+
+
+@dg.op(
+    out={},
+    description="Gives the five oldest dead letters another try, with small insert batches.",
+)
+def embed_dead_letters(
+    context: dg.OpExecutionContext, config: RecoveryConfig, engine: EmbeddingEngine
+) -> Iterator[dg.AssetMaterialization]:
+    """Fails, naming them, if some fail again; those are due in an hour, or wait for a person."""
+
+    def embed(session: Session) -> Iterator[Outcome]:
+        if config.recording_ids:
+            return session.retry(config.recording_ids, force=config.force)
+        return session.dead_letters()
+
+    yield from run_session(context, engine, config, embed)
+
+
+@dg.job(description="Tries dead letters again. Launch it by hand, with force, for one recording.")
+def recover_dead_letters() -> None:
+    """The graph of one op."""
+    embed_dead_letters()
+
+
+@dg.op(description="Deletes, in small batches, vectors that no chunk refers to any more.")
+def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
+    """Stops no reader and no writer."""
+    with engine.database() as database:
+        context.log.info(f"{sweep(database)} vectors deleted")
+
+
+@dg.job(description="Takes away what deleted and edited calls left behind.")
+def sweep_vectors() -> None:
+    """The graph of one op."""
+    sweep_unreferenced_vectors()
+
+
+@dg.op(description="Deletes runs that only looked at the system, once they are old.")
+def delete_old_runs(context: dg.OpExecutionContext) -> None:
+    """Recordings' runs stay: their events say which partitions are materialized."""
+    before = datetime.now(UTC) - timedelta(days=Settings().keep_runs_days)
+    context.log.info(f"{retention.prune_runs(context.instance, before)} runs deleted")
+
+
+@dg.job(description="Keeps Dagster's storage from growing by what nobody will look at again.")
+def prune_runs() -> None:
+    """The graph of one op."""
+    delete_old_runs()
+
+
+@dg.op(
+    description="Builds the parts of the vector index that are worth it by now, one by one.",
+)
+def build_vector_index(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
+    """Logs the same event for each part as materializing its partition would.
+
+    Raises:
+        dg.Failure: a part was not built; the next run goes on from there.
+    """
+    try:
+        build_waiting_parts(context, engine)
+    except EmbeddingAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@dg.job(description="Seals what is new in the vector index, and merges small parts.")
+def maintain_vector_index() -> None:
+    """The graph of one op."""
+    build_vector_index()
+
+
+# A killed process leaves its run started for ever, and the schedules wait for it to end.
+_SECONDS = {"dagster/max_runtime": "600"}
+
+check_health = dg.define_asset_job(
+    "check_health",
+    selection=dg.AssetSelection.checks(health_checks),
+    tags=_SECONDS,
+    description="Looks at the system's health, and at the next chunks.",
+)
+
+snapshot_health = dg.define_asset_job(
+    "snapshot_health",
+    selection=dg.AssetSelection.assets(embedding_health),
+    tags=_SECONDS,
+    description="Keeps what health is now, for the trend.",
+)
+
+
+class AlertConfig(dg.Config):
+    """One message for one channel."""
+
+    channel: str = Field(description="The channel's name, as `embedding-assets alert-test` shows.")
+    title: str
+    text: str
+    severity: Severity
+
+
+@dg.op(description="Sends one alert to one channel of ALERT_URLS.")
+def send_to_channel(config: AlertConfig) -> None:
+    """Fails if the channel does not take it; the sensor asks for another run then.
+
+    Raises:
+        dg.Failure: naming the channel, without its URL.
+    """
+    channel = channels(Settings()).find(config.channel)
+    if channel is None:
+        raise dg.Failure(f"ALERT_URLS has no channel {config.channel} any more")
+    try:
+        channel.send(config.title, config.text, config.severity)
+    except ChannelError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@dg.job(
+    description="Tells people of a change in health; alert_on_health_change asks for these runs.",
+    # Before whatever else waits in the queue; and a run whose process was killed is over at last.
+    tags={"dagster/priority": "10", "dagster/max_runtime": "300"},
+)
+def send_alert() -> None:
+    """The graph of one op."""
+    send_to_channel()

@@ -1,0 +1,75 @@
+"""Asks Dagster which runs are unfinished, and words the requests for new ones."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from embedding_assets.defs.jobs import embed_due_recordings, embed_recording, embed_recordings
+from embedding_assets.defs.workers import Worker, living
+from embedding_assets.settings import Settings
+
+RELAUNCH_OF_TAG = "embedding_assets/relaunch_of"
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def living_workers(
+    settings: Settings, instance: dg.DagsterInstance, holders: Collection[str]
+) -> list[str]:
+    """Ids of the worker runs that can be working; `holders` have leases that have not run out."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=embed_recordings.name, statuses=UNFINISHED)
+    )
+    workers = [
+        Worker(
+            record.dagster_run.run_id,
+            None if record.start_time is None else datetime.fromtimestamp(record.start_time, UTC),
+        )
+        for record in records
+    ]
+    return living(workers, holders, datetime.now(UTC), settings.lease)
+
+
+def worker_request(settings: Settings, *, run_key: str | None = None) -> dg.RunRequest:
+    """A run of the worker for whatever is due."""
+    config = {"time_budget_seconds": settings.worker_seconds}
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=embed_recordings.name,
+        run_config={"ops": {embed_due_recordings.name: {"config": config}}},
+    )
+
+
+def relaunch_requests(
+    run_id: str, partitions: Sequence[str], worker: Sequence[str]
+) -> list[dg.RunRequest]:
+    """Runs with small batches in place of one that ended badly; each once, whatever happens."""
+    config = {"lane": "small_batch", "take_over": run_id}
+    tags = {RELAUNCH_OF_TAG: run_id}
+    requests = [
+        dg.RunRequest(
+            run_key=f"{run_id}:{recording_id}",
+            job_name=embed_recording.name,
+            partition_key=recording_id,
+            run_config={"ops": {"transcript_chunks": {"config": config}}},
+            tags=tags,
+        )
+        for recording_id in partitions
+    ]
+    if worker:
+        config_of_these = {**config, "recording_ids": list(worker)}
+        requests.append(
+            dg.RunRequest(
+                run_key=run_id,
+                job_name=embed_recordings.name,
+                run_config={"ops": {embed_due_recordings.name: {"config": config_of_these}}},
+                tags=tags,
+            )
+        )
+    return requests

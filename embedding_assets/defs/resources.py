@@ -1,0 +1,38 @@
+"""What Dagster injects: the engine, opened for one run or one tick."""
+
+import contextlib
+from collections.abc import Iterator
+
+import dagster as dg
+
+from embedding_assets.engine.database import Database
+from embedding_assets.engine.embedding import Lane
+from embedding_assets.engine.session import Session
+from embedding_assets.engine.vector_index import Builder, Policy
+from embedding_assets.server.connections import open_database
+from embedding_assets.settings import Settings
+from embedding_assets.wiring import index_builder, index_policy, open_session
+
+
+class EmbeddingEngine(dg.ConfigurableResource[None]):
+    """The engine as the settings describe it; nothing is opened before it is used."""
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Database]:
+        """A connection to the application's database."""
+        with open_database(Settings()) as database:
+            yield database
+
+    def index_builder(self) -> Builder:
+        """What builds parts of the vector index; it connects when it does."""
+        return index_builder(Settings())
+
+    def index_policy(self) -> Policy:
+        """When parts are built."""
+        return index_policy(Settings())
+
+    @contextlib.contextmanager
+    def session(self, run_id: str, *, lane: Lane, insert_batch: int | None) -> Iterator[Session]:
+        """What one run works with."""
+        with open_session(Settings(), run_id, lane=lane, insert_batch=insert_batch) as session:
+            yield session

@@ -1,0 +1,135 @@
+"""What both doors share: their configuration, the engine call, and how outcomes become events."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import dagster as dg
+from pydantic import Field
+
+from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.engine.embedding import Lane, Outcome, Result
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
+from embedding_assets.engine.session import Session
+
+TRANSCRIPT_CHUNKS = dg.AssetKey("transcript_chunks")
+ERROR_KIND_TAG = "embedding_assets/error_kind"
+MOST_NAMED = 20  # failed recordings that a message lists
+
+
+class EmbedConfig(dg.Config):
+    """How to embed."""
+
+    lane: Lane = Field(
+        default=Lane.standard,
+        description="standard: vectors are inserted 50 rows at a time; small_batch: 5, for"
+        " recordings that are large or failed before.",
+    )
+    insert_batch: int | None = Field(
+        default=None, ge=1, le=1_000, description="Rows the first insert takes, if not the lane's."
+    )
+    take_over: str | None = Field(
+        default=None,
+        description="A run that is known to have ended: what it still holds is free at once.",
+    )
+
+
+class WorkerConfig(EmbedConfig):
+    """How to embed, and what."""
+
+    recording_ids: list[str] = Field(
+        default=[],
+        description="Embed these recordings, in whatever state they are, instead of what is due.",
+    )
+    time_budget_seconds: int | None = Field(
+        default=None, ge=1, description="Stop taking recordings after this long."
+    )
+
+
+def materialization(outcome: Outcome) -> dg.AssetMaterialization:
+    """The event that makes the recording's partition show as materialized."""
+    figures = outcome.figures
+    metadata: dict[str, dg.MetadataValue] = {
+        "chunks": dg.MetadataValue.int(figures.chunks),
+        "embedded": dg.MetadataValue.int(figures.embedded),
+        "reused": dg.MetadataValue.int(figures.reused),
+        "tokens": dg.MetadataValue.int(figures.tokens),
+        "seconds": dg.MetadataValue.float(round(figures.seconds, 3)),
+        "lane": dg.MetadataValue.text(str(figures.lane)),
+        "model": dg.MetadataValue.text(figures.model),
+    }
+    if figures.cost_usd is not None:
+        metadata["cost_usd"] = dg.MetadataValue.float(figures.cost_usd)
+    return dg.AssetMaterialization(
+        TRANSCRIPT_CHUNKS, partition=outcome.recording_id, metadata=metadata
+    )
+
+
+def run_session(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    engine: EmbeddingEngine,
+    config: EmbedConfig,
+    embed: Callable[[Session], Iterator[Outcome]],
+) -> Iterator[dg.AssetMaterialization]:
+    """One event for each recording as it is published; at the end the failures, in one Failure.
+
+    Raises:
+        dg.Failure: recordings failed, or the configuration lets nothing succeed.
+    """
+    failed: list[Outcome] = []
+    try:
+        with engine.session(
+            context.run.run_id, lane=config.lane, insert_batch=config.insert_batch
+        ) as session:
+            session.take_over(config.take_over)
+            try:
+                yield from _events(context.log, embed(session), failed)
+            finally:
+                _report_dead(context.instance, session.dead_runs)
+    except ConfigurationError as error:
+        # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
+        context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})
+        raise _failure(f"configuration: {error}", kind=error.kind) from None
+    except EmbeddingAssetsError as error:
+        raise _failure(f"stopped: {error}", kind=error.kind) from None
+    if failed:
+        named = "; ".join(_line(outcome) for outcome in failed[:MOST_NAMED])
+        more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
+        raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
+
+
+def _events(
+    log: dg.DagsterLogManager, outcomes: Iterable[Outcome], failed: list[Outcome]
+) -> Iterator[dg.AssetMaterialization]:
+    for outcome in outcomes:
+        if outcome.result is Result.PUBLISHED:
+            yield materialization(outcome)
+        elif outcome.result is Result.FAILED:
+            failed.append(outcome)
+            log.error(_line(outcome))
+        else:
+            log.info(f"{outcome.recording_id}: {outcome.result}")
+
+
+def _report_dead(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
+    """Marks runs as failed whose process died; nothing else notices that a process was killed."""
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(
+                run, "its process died: the leases on its recordings ran out and were taken over"
+            )
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.recording_id}: {outcome.error_kind}: {outcome.error}"
+
+
+def _failure(
+    text: str, *, kind: ErrorKind | None = None, failed: Iterable[Outcome] = ()
+) -> dg.Failure:
+    metadata: dict[str, dg.MetadataValue] = {
+        "failed_recordings": dg.MetadataValue.json([o.recording_id for o in failed])
+    }
+    if kind is not None:
+        metadata["error_kind"] = dg.MetadataValue.text(kind.value)
+    # The queue decides when to try again; a retry of the run would not know what is due.
+    return dg.Failure(text, metadata=metadata, allow_retries=False)

@@ -1,0 +1,131 @@
+"""What starts runs by the clock. Ticks only read: claims happen in the runs."""
+
+from typing import Any
+
+import dagster as dg
+
+from embedding_assets.defs.jobs import (
+    check_health,
+    embed_recordings,
+    maintain_vector_index,
+    prune_runs,
+    recover_dead_letters,
+    snapshot_health,
+    sweep_vectors,
+)
+from embedding_assets.defs.launching import UNFINISHED, living_workers, worker_request
+from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.defs.workers import workers_wanted
+from embedding_assets.engine import queue, vector_index
+from embedding_assets.settings import Settings
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedules, at the times that the settings name."""
+
+    @dg.schedule(
+        job=embed_recordings,
+        cron_schedule=settings.embed_pending_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Starts workers while something is due and too few are alive.",
+    )
+    def embed_pending(
+        context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        """Pressing "test" changes nothing."""
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            work = queue.work_waiting(connection)
+        living = living_workers(settings, context.instance, work.holders)
+        wanted = workers_wanted(work.due, len(living), settings.max_workers)
+        if not wanted:
+            return dg.SkipReason(f"{work.due} recordings due, {len(living)} workers alive")
+        # Without keys of their own, Dagster takes the second for the first again, and refuses.
+        return [worker_request(settings, run_key=f"worker {n}") for n in range(1, wanted + 1)]
+
+    @dg.schedule(
+        name="recover_dead_letters",
+        job=recover_dead_letters,
+        cron_schedule=settings.recover_dead_letters_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Tries the five oldest dead letters again; each a few times, then a person"
+        " decides.",
+    )
+    def recover(
+        engine: EmbeddingEngine,
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Skips while there is no dead letter that may be recovered."""
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            recoverable = queue.recoverable_dead_letters(connection)
+        if not recoverable:
+            return dg.SkipReason("no dead letter is due for recovery")
+        return dg.RunRequest()
+
+    sweep = dg.ScheduleDefinition(
+        name="sweep_vectors",
+        job=sweep_vectors,
+        cron_schedule=settings.sweep_vectors_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes vectors that no chunk has referred to for a day.",
+    )
+
+    prune = dg.ScheduleDefinition(
+        name="prune_runs",
+        job=prune_runs,
+        cron_schedule=settings.prune_runs_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes old runs that only looked at the system.",
+    )
+
+    check = _alone(
+        check_health,
+        settings.check_health_cron,
+        "Looks at the system's health; never twice at once.",
+    )
+    snapshot = _alone(
+        snapshot_health,
+        settings.snapshot_health_cron,
+        "Keeps what health is, for the trend; never twice at once.",
+    )
+
+    @dg.schedule(
+        name="maintain_vector_index",
+        job=maintain_vector_index,
+        cron_schedule=settings.maintain_vector_index_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Seals and merges parts of the vector index when that pays; never twice at"
+        " once.",
+    )
+    def maintain(
+        context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
+    ) -> dg.RunRequest | dg.SkipReason:
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            is_due = vector_index.waiting(connection, engine.index_policy())
+        if not is_due:
+            return dg.SkipReason("no part is worth building yet")
+        return _one_at_a_time(context.instance, maintain_vector_index.name)
+
+    return [embed_pending, recover, sweep, prune, check, snapshot, maintain]
+
+
+def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
+    """A schedule of the job's name whose runs do not pile up."""
+
+    @dg.schedule(
+        name=job.name,
+        job=job,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return _one_at_a_time(context.instance, job.name)
+
+    return tick
+
+
+def _one_at_a_time(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:
+    """Runs of one job do not pile up, however long one takes or waits."""
+    unfinished = instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED), limit=1)
+    if unfinished:
+        return dg.SkipReason(f"run {unfinished[0].run_id} is not finished")
+    return dg.RunRequest()

@@ -1,0 +1,236 @@
+"""What watches the database and the runs. Ticks only read: they request partitions and runs."""
+
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from embedding_assets.defs.jobs import (
+    embed_recording,
+    embed_recordings,
+    send_alert,
+    send_to_channel,
+)
+from embedding_assets.defs.launching import (
+    RELAUNCH_OF_TAG,
+    UNFINISHED,
+    living_workers,
+    relaunch_requests,
+    worker_request,
+)
+from embedding_assets.defs.partitions import (
+    MOST_KEYS_A_REQUEST,
+    RECORDINGS,
+    PartitionChanges,
+    key_batches,
+    partition_changes,
+    recordings,
+)
+from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.defs.runs import ERROR_KIND_TAG
+from embedding_assets.defs.workers import relaunch, workers_wanted
+from embedding_assets.engine import queue, transcripts
+from embedding_assets.engine.errors import ErrorKind
+from embedding_assets.health.alerts import Report, Send, decide, from_cursor, to_cursor
+from embedding_assets.health.channels import channels
+from embedding_assets.health.system import system_health
+from embedding_assets.settings import Settings
+
+MOST_KEYS_A_TICK = 20_000
+# Runs that replace others, unfinished at once; past that many the queue goes on alone.
+MOST_RELAUNCHED = 20
+ALERT_TAG = "embedding_assets/alert"  # the attempt that a run is
+# The op takes half a minute at most. A run in the queue is not dead: to ask again would tell twice.
+DEAD_AFTER = timedelta(minutes=10)
+ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
+
+# Dagster's own decorator for run status sensors passes this parameter to itself.
+warnings.filterwarnings("ignore", "Parameter `owners` of initializer", dg.BetaWarning)
+
+
+@dg.sensor(
+    job=embed_recordings,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Makes the partitions follow the recordings, and starts a worker when one is due.",
+)
+def discover_recordings(
+    context: dg.SensorEvaluationContext, engine: EmbeddingEngine
+) -> dg.SensorResult | dg.SkipReason:
+    """Compares recordings with partitions, a bounded number of changes a tick."""
+    with engine.database() as database, database.transaction(snapshot=True) as connection:
+        recording_ids = transcripts.source_ids(connection)
+        work = queue.work_waiting(connection)
+    changes = partition_changes(
+        recording_ids, context.instance.get_dynamic_partitions(RECORDINGS), work.held
+    )
+    # More workers than the first are the schedule's business.
+    settings = Settings()
+    living = living_workers(settings, context.instance, work.holders)
+    start = workers_wanted(work.due, len(living), most=1)
+    if not any(changes) and not start:
+        return dg.SkipReason("every recording is a partition, and none waits for a worker")
+    return dg.SensorResult(
+        dynamic_partitions_requests=_requests(changes),
+        run_requests=[worker_request(settings)] if start else [],
+    )
+
+
+def _requests(
+    changes: PartitionChanges,
+) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    """The changes in requests that Dagster's storage takes; what is over comes next tick."""
+    requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    for keys in key_batches(changes.added[:MOST_KEYS_A_TICK]):
+        requests.append(recordings.build_add_request(keys))
+    if changes.deleted:
+        requests.append(recordings.build_delete_request(changes.deleted[:MOST_KEYS_A_REQUEST]))
+    return requests
+
+
+@dg.run_failure_sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    request_jobs=[embed_recording, embed_recordings],
+    description="Launches again, with small batches, what a failed run left undone; once.",
+)
+def relaunch_failed_recordings(
+    context: dg.RunFailureSensorContext, engine: EmbeddingEngine
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run that failed, or whose process died."""
+    return _relaunch(context.dagster_run, context.instance, engine)
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.CANCELED,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    request_jobs=[embed_recording, embed_recordings],
+    description="Launches again, with small batches, what a cancelled run left undone; once.",
+)
+def relaunch_cancelled_recordings(
+    context: dg.RunStatusSensorContext, engine: EmbeddingEngine
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run that was terminated."""
+    return _relaunch(context.dagster_run, context.instance, engine)
+
+
+def _relaunch(
+    run: dg.DagsterRun, instance: dg.DagsterInstance, engine: EmbeddingEngine
+) -> list[dg.RunRequest] | dg.SkipReason:
+    skip = _not_to_relaunch(run, instance)
+    if skip is not None:
+        return dg.SkipReason(skip)
+    with engine.database() as database, database.transaction(snapshot=True) as connection:
+        left = queue.left_undone(connection, run.run_id, _partition_keys(run, instance))
+    # A request for a partition that is gone, its call deleted, would fail the tick again and again.
+    known = set(instance.get_dynamic_partitions(RECORDINGS)) if left else set()
+    undone = [recording_id for recording_id in left if recording_id in known]
+    if not undone:
+        return dg.SkipReason("the run left nothing undone")
+    plan = relaunch(undone)
+    return relaunch_requests(run.run_id, plan.partitions, plan.worker)
+
+
+def _not_to_relaunch(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str | None:
+    if not run.job_name.startswith((ASSET_JOB_PREFIX, embed_recording.name)):
+        return "the run embedded no recordings"
+    if run.tags.get(ERROR_KIND_TAG) == ErrorKind.CONFIGURATION:
+        return "a configuration error: a re-launch cannot succeed before a person mends it"
+    if RELAUNCH_OF_TAG in run.tags:
+        return "the run was a re-launch itself: the queue tries again after its back-off"
+    unfinished = instance.get_runs(
+        dg.RunsFilter(
+            tags={"dagster/sensor_name": "relaunch_failed_recordings"}, statuses=UNFINISHED
+        ),
+        limit=MOST_RELAUNCHED,
+    )
+    if len(unfinished) >= MOST_RELAUNCHED:
+        return "too many re-launches are unfinished: the queue tries again after its back-off"
+    return None
+
+
+def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[str] | None:
+    """The recordings that a run of partitions was for; None for a worker, which had no list."""
+    if run.tags.get("dagster/partition"):
+        return [run.tags["dagster/partition"]]
+    first = run.tags.get("dagster/asset_partition_range_start")
+    last = run.tags.get("dagster/asset_partition_range_end")
+    if first is None or last is None:
+        return None
+    keys = list(instance.get_dynamic_partitions(RECORDINGS))
+    if first not in keys or last not in keys:
+        return []
+    return keys[keys.index(first) : keys.index(last) + 1]
+
+
+@dg.sensor(
+    job=send_alert,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the channels of ALERT_URLS when health gets worse, and when it has been"
+    " better for a while; again until each channel took it.",
+)
+def alert_on_health_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Asks for runs that send; reads health where the application's database does not work too."""
+    settings = Settings()
+    listed = channels(settings)
+    previous = from_cursor(context.cursor)
+    now = datetime.now(UTC)
+    decision = decide(
+        previous,
+        system_health(settings),
+        now,
+        channels=listed.names,
+        reports=_reports(context.instance, [] if previous is None else previous.attempts(), now),
+        settle=timedelta(minutes=settings.alert_settle_minutes),
+        name=settings.alert_name,
+    )
+    for problem in listed.problems:
+        context.log.error(problem)
+    cursor = to_cursor(decision.state)
+    if decision.sends:
+        return dg.SensorResult([_alert_request(send) for send in decision.sends], cursor=cursor)
+    nobody = [] if listed.channels or listed.problems else ["ALERT_URLS is not set: nobody is told"]
+    reason = "; ".join([*listed.problems, *nobody, decision.summary])
+    return dg.SensorResult(skip_reason=reason, cursor=cursor)
+
+
+def _reports(
+    instance: dg.DagsterInstance, attempts: Sequence[str], now: datetime
+) -> dict[str, Report]:
+    """What became of these attempts; those that have no run are not in it."""
+    if not attempts:
+        return {}
+    found: dict[str, Report] = {}
+    for record in instance.get_run_records(dg.RunsFilter(tags={ALERT_TAG: list(attempts)})):
+        attempt = record.dagster_run.tags[ALERT_TAG]
+        # More than one if a person launched it again: then the best of them counts.
+        reports = [_report(record, now), found.get(attempt, Report.FAILED)]
+        found[attempt] = min(reports, key=list(Report).index)
+    return found
+
+
+def _report(record: dg.RunRecord, now: datetime) -> Report:
+    status = record.dagster_run.status
+    if status is dg.DagsterRunStatus.SUCCESS:
+        return Report.DELIVERED
+    changed_at = record.update_timestamp.replace(tzinfo=UTC)
+    is_dead = status is not dg.DagsterRunStatus.QUEUED and now - changed_at > DEAD_AFTER
+    return Report.FAILED if record.dagster_run.is_finished or is_dead else Report.UNDERWAY
+
+
+def _alert_request(send: Send) -> dg.RunRequest:
+    """A run that sends one alert to one channel, which Dagster launches only once."""
+    config = {
+        "channel": send.channel,
+        "title": send.alert.title,
+        "text": send.alert.text,
+        "severity": send.alert.severity.name,
+    }
+    return dg.RunRequest(
+        run_key=send.attempt,
+        run_config={"ops": {send_to_channel.name: {"config": config}}},
+        tags={ALERT_TAG: send.attempt},
+    )

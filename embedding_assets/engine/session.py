@@ -1,0 +1,56 @@
+"""One run's work: what is due or named is claimed and embedded, and given back at the end."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from embedding_assets.engine import mending, queue, transcripts
+from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.embedding import EmbeddingRun, Outcome
+from embedding_assets.engine.queue import Claims
+
+
+class Session:
+    """One run's work: everything it needs, opened; what it still holds at the end is given back."""
+
+    def __init__(self, database: Database, claims: Claims, run: EmbeddingRun) -> None:
+        self._database = database
+        self._claims = claims
+        self._run = run
+
+    @property
+    def dead_runs(self) -> frozenset[str]:
+        """Runs that turned out to have died with claims in their hands."""
+        return frozenset(self._claims.dead_runs)
+
+    def discover(self) -> set[str]:
+        """Queues what change tracking missed; gives the ids of all recordings there are."""
+        queue.reconcile(self._database)
+        return self._database.retrying(transcripts.source_ids)
+
+    def take_over(self, dead_run: str | None) -> None:
+        """Frees what a run that has ended still holds."""
+        if dead_run is not None:
+            self._claims.take_over(dead_run)
+
+    def due(self, time_budget: timedelta | None = None) -> Iterator[Outcome]:
+        """Embeds what is due until nothing is, or until the time budget is spent."""
+        return self._run.embed(self._claims.due(time_budget=time_budget))
+
+    def these(self, recording_ids: Sequence[str]) -> Iterator[Outcome]:
+        """Embeds these recordings in whatever state they are."""
+        return self._run.embed(self._claims.these(recording_ids))
+
+    def retry(self, recording_ids: Sequence[str], *, force: bool) -> Iterator[Outcome]:
+        """Embeds those of these recordings that failed, with all their attempts before them."""
+
+        def make_due(connection: Connection) -> list[str]:
+            if force:
+                mending.prepare_mending(connection, recording_ids)
+            return queue.retry(connection, recording_ids, force=force)
+
+        queued = self._database.retrying(make_due)
+        return self.these(queued)
+
+    def dead_letters(self) -> Iterator[Outcome]:
+        """Gives the oldest dead letters another try."""
+        return self._run.embed(self._claims.dead_letters())

@@ -1,0 +1,186 @@
+"""What health is judged by: one count of the whole tables, and the worst few of each kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.queue import MAX_ATTEMPTS, MAX_RECOVERIES
+from embedding_assets.health.statements import sql
+
+WORST = 3  # items that a finding names
+DEAD_LETTERS = 10  # that are told with their errors
+GIVEN_UP_IN_A_ROW = 3  # so many, with nothing published between, are not the recordings' fault
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What `health_numbers` counted, by its names; times are aware, costs in US dollars."""
+
+    checked_at: datetime
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+    dead_letters: int
+    waiting_for_person: int  # dead letters that used up their recoveries
+    recoverable_since: datetime | None  # when the first of the others was due for a recovery
+    given_up_lately: int  # dead letters that came after the last publication
+    given_up_lately_since: datetime | None
+    claimable: int
+    unfinished_since: datetime | None  # since when what is queued and not published is wanted
+    stale_claims: int
+    chunks: int
+    reconciled_at: datetime | None  # when the queue was last told what change tracking missed
+    unqueued: int  # calls that no queue row is there for yet
+    deleted: int  # published recordings whose call is gone, and nobody was told
+    published_last_hour: int
+    failures_last_hour: int
+    embedded_last_hour: int
+    requests_today: int  # days are UTC's
+    tokens_today: int
+    cost_today_usd: float | None  # None: no price is known
+    last_published_at: datetime | None
+    configuration_error: str | None  # that stopped a run, with nothing embedded since
+    configuration_error_at: datetime | None
+    live_model: str | None
+    looked_until: str | None
+    round_started_at: datetime | None
+    last_round_ended_at: datetime | None
+    inspected_at: datetime | None
+    inspected_recordings: int
+    inspected_chunks: int
+    broken: int
+    pgvector_version: str | None
+
+    @property
+    def waiting(self) -> int:
+        """Recordings that no attempt was made for since they came or changed."""
+        return self.pending + self.unqueued
+
+    @property
+    def due(self) -> int:
+        """What a worker would find to do."""
+        return self.claimable + self.stale_claims + self.unqueued + self.deleted
+
+    @property
+    def unfinished(self) -> int:
+        """What the system still means to do by itself, due or not: it is being tried, or will be.
+
+        What is in the hands of a run counts, as one that hangs publishes nothing either.
+        """
+        return self.pending + self.failed + self.processing + self.unqueued + self.deleted
+
+    @property
+    def wanted_since(self) -> datetime | None:
+        """Since when the oldest of it has been wanted at the earliest; None if there is none."""
+        since = [self.unfinished_since]
+        if self.unqueued or self.deleted:
+            # Nobody wrote down when they came or went; when the queue was told, they had not yet.
+            told = [at for at in (self.reconciled_at, self.inspected_at) if at is not None]
+            since.append(max(told, default=self.round_started_at))
+        if self.given_up_lately >= GIVEN_UP_IN_A_ROW:
+            since.append(self.given_up_lately_since)
+        return min((at for at in since if at is not None), default=None)
+
+    @property
+    def completion_percent(self) -> float:
+        """Of the recordings that were tried, those that are published as they are now."""
+        tried = self.completed + self.failed + self.dead_letters
+        return 100.0 if tried == 0 else 100.0 * self.completed / tried
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        """Recordings by the state of their queue row."""
+        return {
+            "pending": self.pending,
+            "processing": self.processing,
+            "completed": self.completed,
+            "failed": self.failed,
+            "dead_letter": self.dead_letters,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A recording that was given up, and why."""
+
+    recording_id: str
+    attempts: int  # failed ones since the last change
+    recoveries: int
+    waits_for_person: bool
+    error_kind: str
+    last_error: str
+    next_attempt_at: datetime  # from when on it may be recovered
+
+    def __str__(self) -> str:
+        waits = " (waits for a person)" if self.waits_for_person else ""
+        return f"{self.recording_id}: {self.error_kind}: {self.last_error}{waits}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunInFlight:
+    """A run that holds recordings; once its lease is over, it has died."""
+
+    run_id: str
+    recordings: int
+    holds_since: datetime | None
+    lease_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The worst few of each kind, in a line each: ids and reasons, nothing that anybody said."""
+
+    dead_letters: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    stale_claims: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+def measure(connection: Connection) -> Numbers:
+    """Counts everything at one moment."""
+    row = sql.health_numbers(connection, max_attempts=MAX_ATTEMPTS, max_recoveries=MAX_RECOVERIES)
+    return Numbers(**row._asdict())
+
+
+def attempts_by_hour(database: Database, since: datetime) -> list[dict[str, Any]]:
+    """The attempts that ended since then, added up by hour (UTC), outcome and kind of failure.
+
+    Raises:
+        EmbeddingAssetsError: the database cannot be read.
+    """
+    with database.transaction(snapshot=True) as connection:
+        return [row._asdict() for row in sql.attempts_by_hour(connection, since=since)]
+
+
+def dead_letters_told(connection: Connection) -> tuple[DeadLetter, ...]:
+    """The dead letters that are told with their errors, those that wait for a person first."""
+    rows = sql.worst_dead_letters(connection, limit=DEAD_LETTERS, max_recoveries=MAX_RECOVERIES)
+    return tuple(DeadLetter(**row._asdict()) for row in rows)
+
+
+def worst_of_each(connection: Connection, letters: Sequence[DeadLetter]) -> Worst:
+    """A line for each of the worst few."""
+    return Worst(
+        dead_letters=tuple(str(letter) for letter in letters[:WORST]),
+        waiting=tuple(
+            f"{row.recording_id}: {row.status}, wanted since {in_utc(row.enqueued_at)}"
+            for row in sql.longest_waiting(connection, limit=WORST)
+        ),
+        stale_claims=tuple(
+            f"{row.recording_id}: held by run {row.claimed_by}, whose lease ended"
+            f" {in_utc(row.lease_expires_at)}"
+            for row in sql.stalest_claims(connection, limit=WORST)
+        ),
+        broken=tuple(
+            f"{row.recording_id}: {row.problem}"
+            for row in sql.oldest_findings(connection, limit=WORST)
+        ),
+    )
+
+
+def in_utc(when: datetime | None) -> str:
+    """A moment, in UTC, as every server of a company reads it alike."""
+    return "never" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,54 @@
+"""The system's health as the settings judge it, whatever is broken."""
+
+import contextlib
+from datetime import timedelta
+
+from embedding_assets.engine.database import Database
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.engine.transcripts import require_sight
+from embedding_assets.health.channels import channels
+from embedding_assets.health.judging import Health, Thresholds, examine, unreadable
+from embedding_assets.server.connections import open_database
+from embedding_assets.settings import Settings
+from embedding_assets.wiring import build_embedder
+
+
+def thresholds(settings: Settings) -> Thresholds:
+    """What the settings call bad."""
+    return Thresholds(
+        dead_letters_warning=settings.health_dead_letters_warning,
+        dead_letters_critical=settings.health_dead_letters_critical,
+        pending_warning=settings.health_pending_warning,
+        pending_critical=settings.health_pending_critical,
+        quiet_warning=timedelta(hours=settings.health_quiet_hours_warning),
+        quiet_critical=timedelta(hours=settings.health_quiet_hours_critical),
+        completion_warning=settings.health_completion_warning,
+        stale_claims_warning=settings.health_stale_claims_warning,
+    )
+
+
+def system_health(settings: Settings) -> Health:
+    """Reads and judges; a setting that is wrong or a database that is away is a finding too."""
+    model, setting_error = None, None
+    try:
+        with contextlib.closing(build_embedder(settings)) as embedder:
+            model = embedder.model
+    except ConfigurationError as error:
+        setting_error = str(error)
+    if setting_error is None:
+        setting_error = next(iter(channels(settings).problems), None)
+    try:
+        with open_database(settings) as database:
+            setting_error = setting_error or _blindness(database)
+            return examine(database, thresholds(settings), model=model, setting_error=setting_error)
+    except EmbeddingAssetsError as error:
+        return unreadable(error, setting_error=setting_error)
+
+
+def _blindness(database: Database) -> str | None:
+    """What row-level security hides from this role; None if nothing."""
+    try:
+        database.retrying(require_sight, snapshot=True)
+    except ConfigurationError as error:
+        return str(error)
+    return None

@@ -1,0 +1,1 @@
+"""What recorders write: one file a format, each turns bytes into recordings."""

@@ -1,0 +1,7 @@
+"""The named statements of `recorders/sql`, as functions of a connection and named parameters."""
+
+from pathlib import Path
+
+from embedding_assets.engine.database import load_statements
+
+sql = load_statements(Path(__file__).parent / "sql")

@@ -1,0 +1,1 @@
+"""The databases: the embedded Postgres, its account, and the installation."""

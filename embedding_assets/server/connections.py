@@ -1,0 +1,50 @@
+"""Where the two databases are, as the settings say, and a connection to the application's."""
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy.engine import make_url
+
+from embedding_assets.engine.database import Database
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets.settings import Settings
+
+APPLICATION_DATABASE = "embedding_assets"
+DAGSTER_DATABASE = "dagster"
+
+
+def embedded_server(settings: Settings) -> EmbeddedPostgres | None:
+    """The embedded server, or None when DATABASE_URL names another."""
+    return None if settings.database_url else EmbeddedPostgres(settings.home)
+
+
+def application_url(settings: Settings) -> str:
+    """The connection URL of the application's database, for psycopg and psql."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return EmbeddedPostgres(settings.home).url(APPLICATION_DATABASE)
+
+
+def dagster_url(settings: Settings) -> str:
+    """The SQLAlchemy URL of Dagster's storage: DAGSTER_PG_URL, or its database beside ours."""
+    if settings.dagster_pg_url is not None:
+        return settings.dagster_pg_url.get_secret_value()
+    beside = make_url(application_url(settings)).set(
+        drivername="postgresql+psycopg2", database=DAGSTER_DATABASE
+    )
+    return beside.render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """A connection to the application's database, with the embedded server started if need be.
+
+    Raises:
+        ConfigurationError: the schema is missing or old.
+    """
+    server = embedded_server(settings)
+    if server is not None:
+        server.ensure_running()
+    with Database(application_url(settings)) as database:
+        database.check_schema()
+        yield database

@@ -1,0 +1,146 @@
+import dagster as dg
+import pytest
+
+from embedding_assets_tests.defs.conftest import (
+    MARKER,
+    Layer,
+    failure_of,
+    refusing_the_marker,
+)
+from embedding_assets_tests.engine.conftest import talk
+from embedding_assets_tests.loopback_api import LoopbackAPI
+
+SECRET_WORD = "a word of a transcript that nobody may log"
+
+
+def test_a_partition_is_materialized_with_what_it_took(layer: Layer, api: LoopbackAPI) -> None:
+    layer.add_calls(a=talk("a", 60), b=talk("b", 60))
+    result = layer.materialize("a")
+    assert result.success
+    ((partition, metadata),) = layer.materializations(result).items()
+    assert partition == "a"
+    seconds = metadata.pop("seconds")
+    assert 0 < seconds < 60
+    chunks = layer.rows("SELECT count(*) FROM transcript_chunks")[0][0]
+    assert metadata == {
+        "chunks": chunks,
+        "embedded": chunks,
+        "reused": 0,
+        "tokens": api.stats.tokens,
+        "cost_usd": pytest.approx(api.stats.tokens * 0.02 / 1e6),
+        "lane": "standard",
+        "model": "openai/text-embedding-3-small/64",
+    }
+    assert chunks > 1
+    assert layer.statuses() == {"a": "completed", "b": "pending"}
+    assert layer.materialized() == {"a"}
+
+
+def test_a_range_materializes_each_of_its_partitions(layer: Layer) -> None:
+    layer.add_calls(**{name: talk(name, 20) for name in "abcde"})
+    result = layer.materialize("b", "d")
+    assert result.success
+    assert set(layer.materializations(result)) == {"b", "c", "d"}
+    assert layer.materialized() == {"b", "c", "d"}
+
+
+def test_a_range_shows_the_one_that_failed_as_failed_and_the_others_as_materialized(
+    layer: Layer, api: LoopbackAPI
+) -> None:
+    calls = {name: talk(name, 20) for name in "abcde"}
+    calls["c"][7] = f"{MARKER} {SECRET_WORD}"
+    layer.add_calls(**calls)
+    api.faults = [refusing_the_marker()]
+    result = layer.materialize("a", "e")
+    assert set(layer.materializations(result)) == {"a", "b", "d", "e"}
+    text, metadata = failure_of(result)
+    assert text.startswith("1 recordings failed: c: invalid_input: ")
+    assert metadata["failed_recordings"] == ["c"]
+    assert layer.partition_states() == {
+        "a": "MATERIALIZED",
+        "b": "MATERIALIZED",
+        "c": "FAILED",
+        "d": "MATERIALIZED",
+        "e": "MATERIALIZED",
+    }
+    assert layer.statuses() == dict.fromkeys("abde", "completed") | {"c": "failed"}
+
+    api.faults = []
+    assert layer.materialize("c").success
+    assert set(layer.partition_states().values()) == {"MATERIALIZED"}
+    assert api.stats.sent_twice == []
+
+
+def test_no_text_of_a_transcript_is_in_what_dagster_keeps(layer: Layer, api: LoopbackAPI) -> None:
+    layer.add_calls(a=[f"{MARKER} {SECRET_WORD}"], b=[SECRET_WORD])
+    api.faults = [refusing_the_marker()]
+    result = layer.materialize("a", "b")
+    assert not result.success
+    entries = layer.instance.all_logs(result.run_id)
+    assert len(entries) > 5
+    assert [entry for entry in entries if SECRET_WORD in repr(entry)] == []
+    assert [entry for entry in entries if "sk-very-secret" in repr(entry)] == []
+
+
+def test_materializing_again_sends_nothing(layer: Layer, api: LoopbackAPI) -> None:
+    layer.add_calls(a=talk("a", 60))
+    (first,) = layer.materializations(layer.materialize("a")).values()
+    requests = api.stats.requests
+    (again,) = layer.materializations(layer.materialize("a")).values()
+    assert (again["chunks"], again["embedded"]) == (first["chunks"], 0)
+    assert (again["reused"], again["tokens"], again["cost_usd"]) == (first["chunks"], 0, 0.0)
+    assert api.stats.requests == requests
+    assert api.stats.sent_twice == []
+
+
+def test_an_edit_embeds_only_what_changed(layer: Layer, api: LoopbackAPI) -> None:
+    layer.add_calls(a=talk("a", 200))
+    layer.materialize("a")
+    layer.execute("UPDATE fathom_transcripts SET edited_text = 'corrected' WHERE position = 100")
+    (again,) = layer.materializations(layer.materialize("a")).values()
+    assert 0 < again["embedded"] <= 3
+    assert again["reused"] == again["chunks"] - again["embedded"] > 3
+    assert api.stats.sent_twice == []
+
+
+def test_the_partition_of_a_deleted_call_leaves_no_chunks_and_no_event(layer: Layer) -> None:
+    layer.add_calls(a=talk("a", 20), b=talk("b", 20))
+    layer.materialize("a", "b")
+    layer.execute("DELETE FROM fathom_calls WHERE recording_id = 'a'")
+    result = layer.materialize("a")
+    assert result.success
+    assert layer.materializations(result) == {}
+    assert layer.rows("SELECT DISTINCT recording_id FROM transcript_chunks") == [("b",)]
+    assert layer.statuses() == {"b": "completed"}
+
+
+def test_the_configured_lane_and_batch_reach_the_engine(layer: Layer) -> None:
+    layer.add_calls(a=talk("a", 150), b=talk("b", 150))
+    (careful,) = layer.materializations(layer.materialize("a", lane="small_batch")).values()
+    (sized,) = layer.materializations(layer.materialize("b", insert_batch=2)).values()
+    assert (careful["lane"], sized["lane"]) == ("small_batch", "standard")
+    batches = layer.rows(
+        "SELECT recording_id, smallest_insert_batch FROM embedding_attempts ORDER BY 1"
+    )
+    assert batches == [("a", 5), ("b", 2)]
+
+
+def test_an_unknown_lane_is_refused_before_the_run(layer: Layer) -> None:
+    layer.add_calls(a=talk("a", 20))
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        layer.materialize("a", lane="careless")
+    assert layer.statuses() == {"a": "pending"}
+
+
+def test_a_partition_that_another_run_is_done_with_is_taken(layer: Layer, api: LoopbackAPI) -> None:
+    layer.add_calls(a=talk("a", 20))
+    dead = layer.started_run(hours_ago=1)
+    layer.execute(
+        "UPDATE embedding_queue SET status = 'processing', claimed_by = %s, started_at = now(),"
+        " lease_expires_at = now() + interval '5 minutes'",
+        dead.run_id,
+    )
+    result = layer.materialize("a", take_over=dead.run_id)
+    assert result.success
+    assert layer.statuses() == {"a": "completed"}
+    assert layer.dagster_run(dead.run_id).status is dg.DagsterRunStatus.FAILURE
