@@ -16,8 +16,8 @@ from PIL import Image
 
 from embedding_assets.definitions import defs
 from embedding_assets.defs.assets.embedding_health import EMBEDDING_HEALTH, snapshots
-from embedding_assets.engine.database import sql
 from embedding_assets.health.numbers import attempts_by_hour
+from embedding_assets.health.statements import sql
 from embedding_assets.health.trends import STATES
 from embedding_assets_tests.defs.conftest import (
     MARKER,

@@ -14,13 +14,14 @@ import psycopg
 import pytest
 
 from embedding_assets.engine import queue
-from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import StatementTimeoutError
 from embedding_assets.engine.mending import prepare_mending
 from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.health.integrity import found_broken, inspect
+from embedding_assets.health.statements import sql
 from embedding_assets_tests.engine.conftest import (
     CHUNKING,
     DIMENSIONS,

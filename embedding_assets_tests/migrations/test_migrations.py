@@ -6,9 +6,9 @@ import psycopg
 import pytest
 from psycopg.rows import scalar_row
 
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import SCHEMA_REVISION, Database
 from embedding_assets.engine.errors import ConfigurationError
-from embedding_assets.migrations import migrate
+from embedding_assets.migrations import head_revision, migrate
 
 
 def test_migrating_again_changes_nothing(empty_database_url: str) -> None:
@@ -116,3 +116,7 @@ def test_source_tables_elsewhere_on_the_search_path_are_the_ones(empty_database_
             "SELECT to_regclass('app.fathom_calls') IS NULL, to_regclass('app.embedding_queue')"
         )
         assert connection.execute(tables).fetchone() == (True, "embedding_queue")
+
+
+def test_the_statements_ask_for_the_newest_migration() -> None:
+    assert head_revision() == SCHEMA_REVISION
