@@ -2,14 +2,20 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from embedding_assets.engine.database import Database
+from embedding_assets.engine.embedding import EmbeddingRun, Outcome
+from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets_tests.calls import CHUNKING, DIMENSIONS, Embed, embedder_of
+from embedding_assets_tests.loopback_api import LoopbackAPI
 
 _NUMBERS = itertools.count(1)
 
@@ -61,3 +67,23 @@ def database(database_url: str) -> Iterator[Database]:
     """A connection to a fresh migrated database."""
     with Database(database_url) as database:
         yield database
+
+
+@pytest.fixture
+def api() -> Iterator[LoopbackAPI]:
+    with LoopbackAPI(dimensions=DIMENSIONS) as api:
+        yield api
+
+
+@pytest.fixture
+def embed(database: Database, api: LoopbackAPI) -> Embed:
+    """Embeds what is due, or these recordings, in a run of its own."""
+
+    def embed(
+        *recording_ids: str, run_id: str = "run", embedder: Any = None, **settings: Any
+    ) -> list[Outcome]:
+        claims = Claims(database, run_id, timedelta(minutes=5))
+        run = EmbeddingRun(database, embedder or embedder_of(api), CHUNKING, claims, **settings)
+        return list(run.embed(claims.these(recording_ids) if recording_ids else claims.due()))
+
+    return embed

@@ -19,7 +19,7 @@ from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import Settings
-from embedding_assets_tests.engine.conftest import add_call, rows
+from embedding_assets_tests.calls import add_call, rows
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 Tick = Callable[..., Any]

@@ -15,6 +15,7 @@ from embedding_assets.defs.runs import TRANSCRIPT_CHUNKS
 from embedding_assets.defs.schedules import build_schedules
 from embedding_assets.health.judging import CHECKS
 from embedding_assets.settings import Settings
+from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
     RANGE_END,
@@ -23,7 +24,6 @@ from embedding_assets_tests.defs.conftest import (
     contents,
     refusing_the_marker,
 )
-from embedding_assets_tests.engine.conftest import talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 HEALTHY, WARNING, CRITICAL = None, "WARN", "ERROR"

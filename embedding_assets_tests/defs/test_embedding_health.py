@@ -19,13 +19,13 @@ from embedding_assets.defs.assets.embedding_health import EMBEDDING_HEALTH, snap
 from embedding_assets.health.numbers import attempts_by_hour
 from embedding_assets.health.statements import sql
 from embedding_assets.health.trends import STATES
+from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
     Layer,
     failure_of,
     refusing_the_marker,
 )
-from embedding_assets_tests.engine.conftest import talk
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 MOST_A_TEST_TAKES = 5

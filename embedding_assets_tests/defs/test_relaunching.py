@@ -10,13 +10,13 @@ import pytest
 from embedding_assets.defs.launching import RELAUNCH_OF_TAG
 from embedding_assets.defs.partitions import RECORDINGS
 from embedding_assets.defs.sensors import MOST_RELAUNCHED
+from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
     Layer,
     Tick,
     refusing_the_marker,
 )
-from embedding_assets_tests.engine.conftest import talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 FAILED_RUNS = "relaunch_failed_recordings"

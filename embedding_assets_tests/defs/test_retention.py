@@ -7,8 +7,8 @@ import dagster as dg
 
 from embedding_assets.defs.retention import prune_runs
 from embedding_assets.defs.runs import TRANSCRIPT_CHUNKS
+from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import Layer
-from embedding_assets_tests.engine.conftest import talk
 
 
 def _run(layer: Layer, job: str) -> str:

@@ -9,8 +9,8 @@ import pytest
 from embedding_assets.definitions import defs
 from embedding_assets.defs.partitions import MOST_KEYS_A_REQUEST, RECORDINGS
 from embedding_assets.defs.sensors import MOST_KEYS_A_TICK
+from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import Layer, Tick
-from embedding_assets_tests.engine.conftest import talk
 
 
 def _add_many_calls(layer: Layer, count: int) -> None:

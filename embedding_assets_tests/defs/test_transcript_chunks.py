@@ -1,13 +1,13 @@
 import dagster as dg
 import pytest
 
+from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
     Layer,
     failure_of,
     refusing_the_marker,
 )
-from embedding_assets_tests.engine.conftest import talk
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 SECRET_WORD = "a word of a transcript that nobody may log"

@@ -8,13 +8,13 @@ from embedding_assets.defs.partitions import RECORDINGS
 from embedding_assets.defs.runs import ERROR_KIND_TAG
 from embedding_assets.engine import embedding
 from embedding_assets.engine.database import Database
+from embedding_assets_tests.calls import add_call, talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
     Layer,
     failure_of,
     refusing_the_marker,
 )
-from embedding_assets_tests.engine.conftest import add_call, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 

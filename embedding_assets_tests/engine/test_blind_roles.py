@@ -7,7 +7,7 @@ import pytest
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.transcripts import require_sight
-from embedding_assets_tests.engine.conftest import Embed, add_call, rows, talk
+from embedding_assets_tests.calls import Embed, add_call, rows, talk
 
 SOURCES = ("fathom_calls", "fathom_transcripts")
 

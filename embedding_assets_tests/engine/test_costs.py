@@ -13,7 +13,7 @@ from embedding_assets.engine.embedders.openai import Retries
 from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.engine.queue import Claim, Claims
-from embedding_assets_tests.engine.conftest import (
+from embedding_assets_tests.calls import (
     CHUNKING,
     Embed,
     add_call,

@@ -13,7 +13,7 @@ from embedding_assets.engine import queue
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun, Result
 from embedding_assets.engine.queue import CLAIM_SIZE, Claim, Claims
-from embedding_assets_tests.engine.conftest import (
+from embedding_assets_tests.calls import (
     CHUNKING,
     Embed,
     add_call,

@@ -18,7 +18,7 @@ from embedding_assets.engine.errors import (
 from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
-from embedding_assets_tests.engine.conftest import CHUNKING, add_call, embedder_of, rows, talk
+from embedding_assets_tests.calls import CHUNKING, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 

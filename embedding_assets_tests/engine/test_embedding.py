@@ -10,7 +10,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun, Lane, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, ErrorKind
 from embedding_assets.engine.queue import Claim, Claims, queue_counts
-from embedding_assets_tests.engine.conftest import (
+from embedding_assets_tests.calls import (
     CHUNKING,
     Embed,
     add_call,

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets_tests.engine.conftest import add_call, rows
+from embedding_assets_tests.calls import add_call, rows
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 WORKER = """

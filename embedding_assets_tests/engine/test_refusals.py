@@ -9,7 +9,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, ErrorKind, InvalidInputError
 from embedding_assets.engine.queue import Claims
-from embedding_assets_tests.engine.conftest import (
+from embedding_assets_tests.calls import (
     CHUNKING,
     Embed,
     add_call,

@@ -3,7 +3,7 @@ from datetime import timedelta
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.engine.vectors import hold_vectors
-from embedding_assets_tests.engine.conftest import Embed, add_call, rows, talk
+from embedding_assets_tests.calls import Embed, add_call, rows, talk
 
 NOW = timedelta(0)
 

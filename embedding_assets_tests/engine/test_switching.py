@@ -7,7 +7,7 @@ from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.engine.switching import switch_model
 from embedding_assets.engine.vectors import InsertBatch
 from embedding_assets.search.search import search
-from embedding_assets_tests.engine.conftest import Embed, add_call, embedder_of, rows, talk
+from embedding_assets_tests.calls import Embed, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 

@@ -15,7 +15,7 @@ from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.engine.vector_index import Builder, Part, Policy, Tail, next_range
 from embedding_assets.engine.vectors import InsertBatch, VectorRow, store_vectors
 from embedding_assets.search.search import nearest_chunks, ranges, search_statement
-from embedding_assets_tests.engine.conftest import rows
+from embedding_assets_tests.calls import rows
 
 MODEL = "test/model/64"
 DIMENSIONS = 64

@@ -12,7 +12,7 @@ from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.queue import MAX_RECOVERIES, Claims
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import build_embedder
-from embedding_assets_tests.engine.conftest import (
+from embedding_assets_tests.calls import (
     CHUNKING,
     Embed,
     add_call,

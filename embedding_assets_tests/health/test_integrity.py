@@ -22,7 +22,7 @@ from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.health.integrity import found_broken, inspect
 from embedding_assets.health.statements import sql
-from embedding_assets_tests.engine.conftest import (
+from embedding_assets_tests.calls import (
     CHUNKING,
     DIMENSIONS,
     Embed,

@@ -26,7 +26,7 @@ from embedding_assets.health.judging import (
     unreadable,
 )
 from embedding_assets.health.numbers import Numbers, Worst, measure
-from embedding_assets_tests.engine.conftest import Embed, add_call, rows, talk
+from embedding_assets_tests.calls import Embed, add_call, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 HEALTHY, WARNING, CRITICAL = Severity

@@ -3,7 +3,7 @@ from dataclasses import replace
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.model import Recording, Segment
 from embedding_assets.recorders.upsert import Upserted, upsert
-from embedding_assets_tests.engine.conftest import rows
+from embedding_assets_tests.calls import rows
 
 CALL = Recording("a", "A call", [Segment(n, "Ann", f"text {n}") for n in range(5)], "import")
 

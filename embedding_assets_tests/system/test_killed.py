@@ -26,8 +26,8 @@ from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.recorders.samples.generate import generate
 from embedding_assets.recorders.upsert import upsert
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import Checkout
-from embedding_assets_tests.engine.conftest import rows
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.system.conftest import engine_environment, engine_process
 

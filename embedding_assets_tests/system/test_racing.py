@@ -11,7 +11,7 @@ import pytest
 from embedding_assets.engine.database import Database
 from embedding_assets.recorders.samples.generate import generate
 from embedding_assets.recorders.upsert import upsert
-from embedding_assets_tests.engine.conftest import rows
+from embedding_assets_tests.calls import rows
 from embedding_assets_tests.system.conftest import (
     DIMENSIONS,
     PROCESSES,

@@ -8,7 +8,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun, Lane, Result
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.vectors import InsertBatch, VectorRow, store_vectors
-from embedding_assets_tests.engine.conftest import CHUNKING, add_call, embedder_of, rows, talk
+from embedding_assets_tests.calls import CHUNKING, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 DIMENSIONS = 512

@@ -23,8 +23,8 @@ from embedding_assets.engine.database import Database
 from embedding_assets.recorders.samples.generate import generate, write_jsonl
 from embedding_assets.server.connections import APPLICATION_DATABASE
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import BIN, Checkout
-from embedding_assets_tests.engine.conftest import rows
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 from embedding_assets_tests.system.conftest import DIMENSIONS
 

@@ -1,24 +1,16 @@
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
-from typing import Any
+"""Calls to embed, and the real client on the loopback server: what the tests of several rooms use."""
 
-import pytest
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder, Retries
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome
-from embedding_assets.engine.queue import Claims
+from embedding_assets.engine.embedding import Outcome
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 CHUNKING = ChunkSettings(target=40, overlap=8, maximum=60)
 DIMENSIONS = 32
-
-
-@pytest.fixture
-def api() -> Iterator[LoopbackAPI]:
-    with LoopbackAPI(dimensions=DIMENSIONS) as api:
-        yield api
 
 
 def embedder_of(api: LoopbackAPI, **settings: Any) -> OpenAIEmbedder:
@@ -29,20 +21,6 @@ def embedder_of(api: LoopbackAPI, **settings: Any) -> OpenAIEmbedder:
 
 
 Embed = Callable[..., list[Outcome]]
-
-
-@pytest.fixture
-def embed(database: Database, api: LoopbackAPI) -> Embed:
-    """Embeds what is due, or these recordings, in a run of its own."""
-
-    def embed(
-        *recording_ids: str, run_id: str = "run", embedder: Any = None, **settings: Any
-    ) -> list[Outcome]:
-        claims = Claims(database, run_id, timedelta(minutes=5))
-        run = EmbeddingRun(database, embedder or embedder_of(api), CHUNKING, claims, **settings)
-        return list(run.embed(claims.these(recording_ids) if recording_ids else claims.due()))
-
-    return embed
 
 
 def add_call(connection: Connection, recording_id: str, texts: Sequence[str]) -> None:
