@@ -1,4 +1,4 @@
-"""Calls to embed, and the real client on the loopback server: what the tests of several rooms use."""
+"""Calls to embed, and the real client on the loopback server: what several rooms test with."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
