@@ -24,9 +24,8 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ from psycopg import sql
 
 from embedding_assets.engine.errors import (
     ConfigurationError,
-    EmbeddingAssetsError,
     TransientError,
 )
 from embedding_assets.server.account import (
@@ -49,6 +47,14 @@ from embedding_assets.server.account import (
     reachable_installation,
     server_account,
     user_name,
+)
+from embedding_assets.server.cluster import initialise, last_lines
+from embedding_assets.server.processes import (
+    end_all,
+    is_alive,
+    is_postmaster,
+    send_signal,
+    wait_until_gone,
 )
 
 PORT = 5432  # a part of the socket's name, nothing else
@@ -61,29 +67,9 @@ SHORT_FOLDER = Path("/tmp")  # noqa: S108  # the folder made in it is private an
 START_SECONDS = 120.0
 READY_SECONDS = 10.0
 STOP_SECONDS = 30.0
-KILL_SECONDS = 10.0
 CONNECT_SECONDS = 5
 POLL_SECONDS = 0.01
 LOG_BYTES = 10_000_000
-
-# Written to postgresql.conf once, where a person may change them.
-INITIAL_SETTINGS = {
-    "max_connections": "200",
-    "shared_buffers": "256MB",
-    "maintenance_work_mem": "256MB",
-    "max_wal_size": "4GB",
-    # Files in the data folder: a container's /dev/shm is too small for a parallel index build, and
-    # systemd empties it when a user logs out. Measured as fast as shared memory.
-    "dynamic_shared_memory_type": "mmap",
-    "jit": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    # Statements, details and the texts of errors quote what was said on a call; the client gets
-    # them anyway. What remains is the server's own life: starts, recoveries, checkpoints.
-    "log_min_messages": "log",
-    "log_min_error_statement": "panic",
-    "log_error_verbosity": "terse",
-}
 
 
 class EmbeddedPostgres:
@@ -197,13 +183,13 @@ class EmbeddedPostgres:
                 " one in another container with this home. Nothing was touched."
             )
         program = reachable_installation(account, self._system_folder) / "bin"
-        self._initialise(account, program)
+        initialise(self.data_dir, account, program, SUPERUSER)
         private_folder(socket_dir, account)
         log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         # Twice: a starter that was killed may have left a server that is only just taking its
         # pid file. Ours then gives up, and the second round attaches.
         for _ in range(2):
-            _end(self._processes())
+            end_all(self._processes())
             self._remove_stale_files(socket_dir)
             postmaster = self._spawn(account, program, socket_dir)
             if postmaster is not None and self._await(postmaster):
@@ -223,7 +209,7 @@ class EmbeddedPostgres:
         """Wait until the server answers; False if it ended instead."""
         deadline = time.monotonic() + START_SECONDS
         while (refusal := self._refusal()) is not None:
-            if not _is_alive(postmaster):
+            if not is_alive(postmaster):
                 return False
             if self._is_ready():
                 if not (self.socket_dir / SOCKET).exists():
@@ -260,13 +246,13 @@ class EmbeddedPostgres:
 
     def _shut_down(self) -> bool:
         processes = self._processes()
-        postmasters = [process for process in processes if _is_postmaster(process)]
+        postmasters = [process for process in processes if is_postmaster(process)]
         for postmaster in postmasters:
-            _signal(postmaster, signal.SIGINT)  # "fast": no waiting for clients
+            send_signal(postmaster, signal.SIGINT)  # "fast": no waiting for clients
         if postmasters:
             # It may never end: PostgreSQL 18.4 can hang if this meets its restart after a crash.
-            _wait_until_gone(processes, STOP_SECONDS)
-        _end(self._processes())
+            wait_until_gone(processes, STOP_SECONDS)
+        end_all(self._processes())
         return bool(postmasters)
 
     def _settle(self, account: Account) -> Path:
@@ -290,43 +276,6 @@ class EmbeddedPostgres:
             _link(socket_link, place / "socket")
         # Nobody's links are followed in the temporary folder.
         return socket_link.resolve() if self.socket_dir == socket_link else self.socket_dir
-
-    def _initialise(self, account: Account, program: Path) -> None:
-        target = self.data_dir
-        if (target / "PG_VERSION").exists():
-            return
-        if target.exists() and any(target.iterdir()):
-            raise ConfigurationError(
-                f"{target} holds files but no Postgres database; move it out of the way."
-            )
-        for leftover in target.parent.glob("postgres.initdb-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        # Under a name of its own until it is complete: an initdb that was interrupted leaves
-        # nothing that looks like a database, and one that lost its parent disturbs nobody.
-        fresh = Path(tempfile.mkdtemp(prefix="postgres.initdb-", dir=target.parent))
-        account.take(fresh)
-        done = account.run(
-            [
-                str(program / "initdb"),
-                f"--pgdata={fresh}",
-                f"--username={SUPERUSER}",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
-                # Trust is safe: the only way in is the socket, in a folder that none but the
-                # server's user (and root) can enter, and they can read the data files anyway.
-                "--auth-local=trust",
-                "--auth-host=reject",
-                *(f"--set={name}={value}" for name, value in INITIAL_SETTINGS.items()),
-            ]
-        )
-        if done.returncode != 0:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise ConfigurationError(
-                f"initdb failed in {target.parent}:\n{_last_lines(done.stdout)}"
-            )
-        fresh.rename(target)
 
     def _spawn(self, account: Account, program: Path, socket_dir: Path) -> psutil.Process | None:
         settings = {
@@ -441,7 +390,7 @@ class EmbeddedPostgres:
         with suppress(FileNotFoundError), self.log_file.open("rb") as log:
             log.seek(max(start, self.log_file.stat().st_size - 4096))
             text = log.read().decode(errors="replace")
-            return f"Its log, {self.log_file}, ends with:\n{_last_lines(text)}"
+            return f"Its log, {self.log_file}, ends with:\n{last_lines(text)}"
         return "It has no log."
 
     def _bound_log(self) -> None:
@@ -480,50 +429,6 @@ def _is_listened_to(path: Path) -> bool:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; a zombie, dead but not yet reaped by its parent, does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _is_postmaster(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        command = process.cmdline()
-        return bool(command) and not command[0].startswith("postgres: ")
-    return False
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    with suppress(psutil.NoSuchProcess):  # psutil compares start times: never a successor
-        process.send_signal(number)
-
-
-def _wait_until_gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while any(_is_alive(process) for process in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
-
-
-def _end(processes: Sequence[psutil.Process]) -> None:
-    """End server processes that nobody can reach: crash recovery makes good what they leave."""
-    for number in (signal.SIGQUIT, signal.SIGKILL):
-        for process in processes:
-            _signal(process, number)
-        if _wait_until_gone(processes, KILL_SECONDS):
-            return
-    pids = ", ".join(str(process.pid) for process in processes if _is_alive(process))
-    raise EmbeddingAssetsError(f"Postgres processes could not be ended: {pids}.")
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-15:])
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""Commands that set this machine up, show it, and serve Dagster on it."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from embedding_assets.cli.embedding import print_summary, run_now
+from embedding_assets.cli.finding import find_hits, print_hit
+from embedding_assets.cli.terminal import (
+    err,
+    out,
+    spinner,
+)
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.settings import PROJECT_ROOT, Settings
+
+DEMO_QUESTIONS = (
+    "what does it cost per truck?",
+    "why did the import fail?",
+    "who owns the single sign-on rollout?",
+)
+
+
+@click.command()
+def init() -> None:
+    """Prepare this machine: server, databases, schema, .env.
+
+    Starts the embedded Postgres unless DATABASE_URL names another server, brings the schema up to
+    date and writes what the `dagster` commands need into .env. Run again, it changes nothing.
+    """
+    from embedding_assets.server.installation import install  # noqa: PLC0415
+
+    with err.status("preparing the database"):
+        installed = install(Settings())
+    server = "embedded Postgres" if installed.embedded else "Postgres of DATABASE_URL"
+    out.print(f"{server}: {'started' if installed.started else 'running'}")
+    out.print(f"schema: {'migrated' if installed.migrated else 'up to date'}")
+    out.print(f"everything written at run time is in {installed.home}")
+
+
+@click.command()
+def url() -> None:
+    """Print the database's connection URL, for psql: psql "$(embedding-assets url)"."""
+    from embedding_assets.server.connections import application_url  # noqa: PLC0415
+
+    click.echo(application_url(Settings()))
+
+
+@click.command()
+def stop() -> None:
+    """Stop the embedded Postgres; `init` and whatever needs it start it again."""
+    from embedding_assets.server.connections import embedded_server  # noqa: PLC0415
+
+    server = embedded_server(Settings())
+    if server is None:
+        raise ConfigurationError("DATABASE_URL names a server of yours: it is not ours to stop")
+    out.print("stopped" if server.stop() else "was not running")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True)
+def dev(host: str, port: int) -> None:
+    """Serve the Dagster UI and its daemon on this home's data (make dev)."""
+    from embedding_assets.server.installation import dagster_environment, install  # noqa: PLC0415
+
+    settings = Settings()
+    installed = install(settings)
+    # From the home, where there is no .env that would win over this environment.
+    os.chdir(installed.home)
+    command = Path(sys.executable).with_name("dagster")
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    arguments = [str(command), "dev", "-w", workspace, "-h", host, "-p", str(port)]
+    environment = dagster_environment(settings)
+    environment.pop("DAGSTER_MODULE_NAME", None)  # of an activated .venv: beside -w it is an error
+    os.execve(command, arguments, environment)  # noqa: S606  (no shell wanted)
+
+
+@click.command()
+def demo() -> None:
+    """Import the sample recordings, embed them through Dagster, search them (make demo)."""
+    from embedding_assets.recorders.importing import import_recordings  # noqa: PLC0415
+    from embedding_assets.recorders.samples import shipped  # noqa: PLC0415
+    from embedding_assets.server.connections import open_database  # noqa: PLC0415
+    from embedding_assets.server.installation import install  # noqa: PLC0415
+
+    settings = Settings()
+    with err.status("starting Postgres and bringing its schema up to date"):
+        installed = install(settings)
+    with open_database(settings) as database, spinner("importing") as progress:
+        report = import_recordings(database, [shipped()], progress)
+    out.print(f"{report.imported} sample recordings imported, {report.unchanged} already there")
+    summary = run_now(settings, small_batch=False)
+    print_summary(summary)
+    for question in DEMO_QUESTIONS:
+        out.print(f"\n[bold]search:[/] {question}")
+        for number, hit in enumerate(find_hits(settings, question, 2, None), 1):
+            print_hit(number, hit, question)
+    out.print("\n[bold]next[/]")
+    out.print("  . .venv/bin/activate")
+    out.print('  embedding-assets search "your question"')
+    out.print("  embedding-assets import PATH && embedding-assets run")
+    out.print("  make dev        # the Dagster UI on http://127.0.0.1:3000")
+    out.print(f"  embedding-assets stop   # ends the Postgres in {installed.home}")
+    if not summary.success:
+        raise EmbeddingAssetsError(summary.error or "the run failed")
