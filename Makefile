@@ -45,7 +45,4 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
-	@# `dagster asset` reads neither workspace.yaml nor pyproject.toml, only this variable.
-	@grep -q DAGSTER_MODULE_NAME $(BIN)/activate || \
-		echo 'export DAGSTER_MODULE_NAME=embedding_assets.definitions' >> $(BIN)/activate
 	@touch $@

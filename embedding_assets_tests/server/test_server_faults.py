@@ -12,7 +12,7 @@ import pytest
 
 from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.server import account as server_account
-from embedding_assets.server import embedded_postgres
+from embedding_assets.server import embedded_postgres, processes
 from embedding_assets_tests.server.places import (
     START,
     START_AND_STAY,
@@ -101,7 +101,7 @@ def test_stop_does_not_wait_for_a_zombie(place: Place) -> None:
 def test_a_killed_postmaster_is_replaced_although_a_backend_lives_on(
     place: Place, monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "KILL_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0.5)
     server = place.running()
     write(server, "CREATE TABLE kept AS SELECT 7 AS n")
     thread, backend = busy_backend(server)
@@ -146,7 +146,7 @@ def test_stop_ends_a_server_that_does_not_shut_down(
     thread, backend = busy_backend(server)
     backend.suspend()  # the postmaster waits for it
     monkeypatch.setattr(embedded_postgres, "STOP_SECONDS", 0.1)
-    monkeypatch.setattr(embedded_postgres, "KILL_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0.5)
     process = postmaster(server)
     assert server.stop() is True
     assert gone(process)
