@@ -15,7 +15,7 @@ from pgvector.psycopg import register_vector
 
 from benchmarks.measuring import Figure, Installation, Spent, installation, loopback_api
 from embedding_assets.engine.database import sql
-from embedding_assets.engine.embedding import Lane
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.publication import COPY_TYPES
 from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.embedders import Embedder
-from embedding_assets.engine.embedding import EmbeddingRun, Lane
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN

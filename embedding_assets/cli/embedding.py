@@ -163,7 +163,7 @@ def switch_model() -> None:
     Search keeps reading the old model until the new one has every vector; interrupted, it
     continues where it stopped.
     """
-    from embedding_assets.engine.embedding import Lane  # noqa: PLC0415
+    from embedding_assets.engine.in_flight import Lane  # noqa: PLC0415
     from embedding_assets.engine.switching import switch_model as switch  # noqa: PLC0415
     from embedding_assets.engine.vectors import InsertBatch  # noqa: PLC0415
     from embedding_assets.server.connections import open_database  # noqa: PLC0415

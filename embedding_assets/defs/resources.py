@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import Lane
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.server.connections import open_database

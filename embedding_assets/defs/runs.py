@@ -6,8 +6,9 @@ import dagster as dg
 from pydantic import Field
 
 from embedding_assets.defs.resources import EmbeddingEngine
-from embedding_assets.engine.embedding import Lane, Outcome, Result
+from embedding_assets.engine.embedding import Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
 
 TRANSCRIPT_CHUNKS = dg.AssetKey("transcript_chunks")

@@ -157,9 +157,9 @@ def _chunk_row(recording_id: str, transcript: Transcript, chunk: Chunk) -> tuple
         chunk.end_seconds,
         chunk.first_position,
         chunk.last_position,
-        transcript.title,
-        transcript.recorded_at,
-        transcript.user_id,
+        transcript.call.title,
+        transcript.call.recorded_at,
+        transcript.call.user_id,
     )
 
 

@@ -9,16 +9,17 @@ from psycopg import Rollback
 
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders import Embedder
-from embedding_assets.engine.embedding import REFUSED_RECORDINGS, Lane
 from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
     InvalidInputError,
 )
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.packing import Input, Packer
 from embedding_assets.engine.publication import AttemptFigures, give_back
 from embedding_assets.engine.queue import Claim
 from embedding_assets.engine.vectors import InsertBatch, store_vectors, vector_rows
+from embedding_assets.engine.verdicts import REFUSED_RECORDINGS
 
 PAGE = 200  # published texts looked up at once
 

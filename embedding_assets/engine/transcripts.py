@@ -12,13 +12,23 @@ from embedding_assets.engine.model import Chunk, Segment
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What the recorder says of a call; None where it does not say."""
+
+    title: str | None
+    recorded_at: datetime | None
+    duration_seconds: float | None
+    url: str | None  # as the recorder gives it: not checked
+    source_platform: str | None
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """One recording as it was at one moment, in chunks; `version` tells it from later ones."""
 
     version: str
-    title: str | None
-    recorded_at: datetime | None
-    user_id: str | None
+    call: Call
     chunks: tuple[Chunk, ...]
 
 
@@ -35,9 +45,7 @@ def read_transcript(
     rows = sql.segments(connection, recording_id=recording_id)
     return Transcript(
         version=current_version(connection, recording_id) or "",
-        title=call.title,
-        recorded_at=call.recorded_at,
-        user_id=call.user_id,
+        call=Call(**call._asdict()),
         chunks=tuple(chunk(_segments(rows), settings)),
     )
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from embedding_assets.engine import embedding
+from embedding_assets.engine import verdicts
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Lane, Outcome, Result
+from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, ErrorKind
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.queue import Claim, Claims, queue_counts
 from embedding_assets_tests.calls import (
     CHUNKING,
@@ -227,7 +228,7 @@ def test_an_api_that_is_down_costs_few_recordings_an_attempt(
     with database.transaction() as connection:
         counts = queue_counts(connection)
     assert counts.by_status["pending"] > 500
-    assert api.stats.requests <= 2 * embedding.UNANSWERED_REQUESTS + 2
+    assert api.stats.requests <= 2 * verdicts.FAILED_REQUESTS + 2
 
 
 def test_a_change_while_a_recording_is_processed_leaves_it_due(

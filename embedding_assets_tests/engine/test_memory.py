@@ -10,7 +10,7 @@ from embedding_assets_tests.loopback_api import LoopbackAPI
 WORKER = """
 import resource, sys
 from pathlib import Path
-from embedding_assets.engine.embedding import Lane
+from embedding_assets.engine.in_flight import Lane
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import open_session
 

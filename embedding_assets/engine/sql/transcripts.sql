@@ -3,11 +3,15 @@
 -- are read through to_jsonb, which gives NULL for a column that is not there.
 
 -- name: call(recording_id)^
--- Title, date and owner of one recording; no row when the call is gone.
+-- What is known of one call; no row when it is gone. Where the recorder has a column for the date,
+-- a date that is not there is unknown; created_at is when the row was made.
 SELECT
     calls.title,
-    coalesce(to_jsonb(calls) ->> 'recorded_at',
-             to_jsonb(calls) ->> 'created_at')::timestamptz AS recorded_at,
+    CASE WHEN to_jsonb(calls) ? 'recorded_at' THEN to_jsonb(calls) ->> 'recorded_at'
+         ELSE to_jsonb(calls) ->> 'created_at' END::timestamptz AS recorded_at,
+    (to_jsonb(calls) ->> 'duration')::double precision AS duration_seconds,
+    to_jsonb(calls) ->> 'url' AS url,
+    to_jsonb(calls) ->> 'source_platform' AS source_platform,
     to_jsonb(calls) ->> 'user_id' AS user_id
 FROM fathom_calls AS calls
 WHERE calls.recording_id = :recording_id;
