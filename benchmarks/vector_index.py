@@ -142,7 +142,7 @@ def _searches(
     for number, query in enumerate(queries):
         started = time.monotonic()
         with database.transaction() as connection:
-            rows = nearest_chunks(connection, MODEL, query, K)
+            rows = nearest_chunks(connection, query, K)
         milliseconds.append((time.monotonic() - started) * 1000)
         if truth is not None:
             found = {by_place[row.recording_id, row.chunk_index] for row in rows}
@@ -180,7 +180,7 @@ def _found_at_once(database: Database, tries: int = 50) -> float:
     for number, vector in enumerate(Population(DIMENSIONS, seed=99).vectors(tries)):
         _load(database, vector[None, :], 10**9 + number)
         with database.transaction() as connection:
-            (best,) = nearest_chunks(connection, MODEL, vector, 1)
+            (best,) = nearest_chunks(connection, vector, 1)
         found += best.similarity > 0.9999
     return found / tries
 

@@ -12,16 +12,22 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON embedding_queue TO embedding_worker;
 GRANT SELECT, INSERT ON embedding_attempts TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE (created_at) ON embedding_models TO embedding_worker;
 GRANT SELECT, INSERT, DELETE, UPDATE (created_at) ON chunk_embeddings TO embedding_worker;
-GRANT SELECT, INSERT, DELETE ON transcript_chunks TO embedding_worker;
+GRANT SELECT, INSERT, DELETE ON transcript_chunks, chunk_words, published_recordings
+    TO embedding_worker;
+GRANT USAGE ON SEQUENCE chunk_words_id TO embedding_worker;
+GRANT SELECT, UPDATE ON search_languages TO embedding_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON search_lexemes TO embedding_worker;
 -- It keeps the list of the index's parts; the index itself is the owner's (INDEX_DATABASE_URL).
 GRANT SELECT, INSERT, UPDATE, DELETE ON vector_index_parts TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON integrity_findings TO embedding_worker;
 GRANT SELECT, UPDATE ON integrity_progress TO embedding_worker;
 
--- Whoever runs `embedding-assets search`. The vectors tell much of what was said: this role is for
--- a service, not for each reader. A reader who needs no search gets transcript_chunks alone.
-GRANT SELECT ON transcript_chunks, chunk_embeddings, embedding_models, vector_index_parts
-    TO embedding_search;
+-- Whoever runs `embedding-assets search`, or calls search_transcript_chunks. The vectors stay out of
+-- reach: two functions read them for the caller, and give hashes and cosines.
+GRANT SELECT ON transcript_chunks, chunk_words, published_recordings, search_languages,
+    search_lexemes, embedding_models TO embedding_search;
+GRANT EXECUTE ON FUNCTION nearest_chunk_vectors, chunk_similarities
+    TO embedding_search, embedding_worker;
 
 -- Where `init` made the recorder's tables, the importer writes them as embedding_owner.
 DO $$

@@ -9,6 +9,7 @@ from embedding_assets.defs.assets.vector_index import vector_index
 from embedding_assets.defs.checks import health_checks
 from embedding_assets.defs.jobs import (
     check_health,
+    count_words_job,
     embed_recording,
     embed_recordings,
     maintain_vector_index,
@@ -36,6 +37,7 @@ defs = dg.Definitions(
         embed_recording,
         recover_dead_letters,
         sweep_vectors,
+        count_words_job,
         maintain_vector_index,
         prune_runs,
         check_health,

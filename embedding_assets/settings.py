@@ -52,10 +52,17 @@ class Settings(BaseSettings):
     chunk_overlap_tokens: int = Field(default=50, ge=0)
     chunk_max_tokens: int = Field(default=460, ge=16)
 
+    # How long a search waits for the question's vector; then it goes on with words alone.
+    search_embedding_seconds: float = Field(default=2.0, gt=0)
+
+    # A call's title may be private: whether Dagster's events show it.
+    share_titles: bool = False
+
     embed_pending_cron: str = "*/5 * * * *"
     recover_dead_letters_cron: str = "0 */6 * * *"
     sweep_vectors_cron: str = "17 3 * * *"
     check_health_cron: str = "*/10 * * * *"
+    count_words_cron: str = "*/30 * * * *"
     snapshot_health_cron: str = "0 * * * *"
     maintain_vector_index_cron: str = "*/5 * * * *"
     prune_runs_cron: str = "47 3 * * *"

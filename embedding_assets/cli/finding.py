@@ -1,46 +1,124 @@
 """The command that searches."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from rich.markup import escape
+from rich.text import Text
 
-from embedding_assets.cli.terminal import (
-    as_json_option,
-    out,
-)
+from embedding_assets.cli.terminal import as_json_option, err, out, printable
 from embedding_assets.settings import Settings
+
+DATE = click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.command()
 @click.argument("question")
 @click.option("--limit", type=click.IntRange(1, 1000), default=5, show_default=True)
-@click.option("--recording", metavar="ID", help="Search in one recording only.")
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "semantic", "keyword"]),
+    default="hybrid",
+    show_default=True,
+    help="By words and meaning, by meaning, or by words.",
+)
+@click.option("--recording", "recordings", metavar="ID", multiple=True, help="Only in these.")
+@click.option("--speaker", "speakers", metavar="NAME", multiple=True, help="Only where one speaks.")
+@click.option("--title", default="", metavar="WORDS", help="Only calls with these in their title.")
+@click.option("--from", "since", type=DATE, metavar="DATE", help="Only calls from then on (UTC).")
+@click.option("--until", type=DATE, metavar="DATE", help="Only calls before then (UTC).")
+@click.option("--platform", "platforms", metavar="NAME", multiple=True, help="Only of these.")
+@click.option("--owner", "owners", metavar="ID", multiple=True, help="Only calls of these users.")
+@click.option("--not-recording", "not_recordings", metavar="ID", multiple=True, help="Not in it.")
+@click.option("--not-speaker", "not_speakers", metavar="NAME", multiple=True, help="Not with them.")
+@click.option("--not-title", default="", metavar="WORDS", help="Not so titled.")
+@click.option("--not-platform", "not_platforms", metavar="NAME", multiple=True, help="Not of it.")
+@click.option("--not-owner", "not_owners", metavar="ID", multiple=True, help="Not of these users.")
+@click.option(
+    "--per-recording",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="So many hits of one recording, while others fill the page.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(0, 20),
+    default=0,
+    metavar="N",
+    help="Show hits whole, with N chunks before and after.",
+)
 @as_json_option
-def search(question: str, limit: int, recording: str | None, as_json: bool) -> None:
-    """Search what was said, by meaning: the best hits with call, speaker, time and excerpt."""
-    hits = find_hits(Settings(), question, limit, recording)
+def search(  # noqa: PLR0917  (click passes each option)
+    question: str,
+    limit: int,
+    mode: str,
+    per_recording: int,
+    context: int,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Search what was said: the best hits with call, speaker, time and excerpt.
+
+    "Quoted phrases" must be there, -words must not. Where the model is away, words alone are
+    searched, and a line says so.
+    """
+    answer = find(
+        Settings(),
+        question,
+        limit=limit,
+        mode=mode,
+        per_recording=per_recording,
+        context=context,
+        filters=filters,
+    )
+    if answer.notice:
+        err.print(Text(printable(answer.notice), style="yellow"))
     if as_json:
-        click.echo(json.dumps([_hit_dict(hit) for hit in hits], indent=2))
+        click.echo(json.dumps([_hit_dict(hit) for hit in answer.hits], indent=2))
         return
-    if not hits:
-        out.print("nothing found: nothing is embedded yet, or no such recording")
-    for number, hit in enumerate(hits, 1):
-        print_hit(number, hit, question)
+    if not answer.hits:
+        out.print("nothing found: no chunk has these words or is near, or nothing is embedded yet")
+    for number, hit in enumerate(answer.hits, 1):
+        print_hit(number, hit, whole=context > 0)
 
 
-def find_hits(settings: Settings, question: str, limit: int, recording: str | None) -> Any:
-    """Searches with the model of the settings."""
-    from embedding_assets.search.search import search as find  # noqa: PLC0415
+def find(
+    settings: Settings,
+    question: str,
+    *,
+    limit: int,
+    mode: str = "hybrid",
+    per_recording: int = 3,
+    context: int = 0,
+    filters: dict[str, Any] | None = None,
+) -> Any:
+    """Searches with the model of the settings; gives an `Answer`."""
+    from embedding_assets.search.search import Filters, Mode  # noqa: PLC0415
+    from embedding_assets.search.search import search as ask  # noqa: PLC0415
     from embedding_assets.server.connections import open_database  # noqa: PLC0415
     from embedding_assets.wiring import build_embedder  # noqa: PLC0415
 
+    narrowed = {name: _in_utc(value) for name, value in (filters or {}).items()}
+    # A model on this machine is never away: it is waited for while it loads.
+    is_local = settings.embedding_provider == "local"
     with open_database(settings) as database:
-        return find(
-            database, build_embedder(settings), question, limit=limit, recording_id=recording
+        return ask(
+            database,
+            build_embedder(settings),
+            question,
+            mode=Mode(mode),
+            filters=Filters(**narrowed),
+            limit=limit,
+            per_recording=per_recording,
+            context=context,
+            seconds=None if is_local else settings.search_embedding_seconds,
         )
+
+
+def _in_utc(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
 
 
 def _hit_dict(hit: Any) -> dict[str, Any]:
@@ -52,22 +130,41 @@ def _hit_dict(hit: Any) -> dict[str, Any]:
         "speakers": list(hit.speakers),
         "start_seconds": hit.start_seconds,
         "end_seconds": hit.end_seconds,
-        "similarity": round(hit.similarity, 4),
+        "link": hit.link,
+        "score": round(hit.score, 4),
+        "similarity": None if hit.similarity is None else round(hit.similarity, 4),
+        "word_score": None if hit.word_score is None else round(hit.word_score, 4),
+        "matched_words": list(hit.matched_words),
+        "marks": [list(mark) for mark in hit.marks],
         "text": hit.text,
+        "before": list(hit.before),
+        "after": list(hit.after),
     }
 
 
-def print_hit(number: int, hit: Any, question: str) -> None:
-    """Prints one hit: call, date, time, speakers and what was said."""
-    title = escape(hit.title or "untitled")
-    when = "" if hit.recorded_at is None else f", {hit.recorded_at:%Y-%m-%d}"
-    at = "" if hit.start_seconds is None else f", at {_clock(hit.start_seconds)}"
-    who = ", ".join(hit.speakers[:4]) + (" and others" if len(hit.speakers) > 4 else "")
-    out.print(f"{number}. [bold]{title}[/]{when}{at}  [dim]{escape(hit.recording_id)}[/]")
-    if who:
-        out.print(f"   {escape(who)}")
-    out.print(f"   {hit.excerpt(question)}", style="dim", markup=False)
+def print_hit(number: int, hit: Any, *, whole: bool = False) -> None:
+    """Prints one hit: call, date, time, speakers, link, and what was said with its marks."""
+    head = Text(f"{number}. ").append(printable(hit.title or "untitled"), style="bold")
+    if hit.recorded_at is not None:
+        head.append(f", {hit.recorded_at:%Y-%m-%d}")
+    if hit.start_seconds is not None:
+        head.append(f", at {timedelta(seconds=int(hit.start_seconds))}")
+    out.print(head.append(f"  {printable(hit.recording_id)}", style="dim"))
+    if hit.speakers:
+        who = ", ".join(hit.speakers[:4]) + (" and others" if len(hit.speakers) > 4 else "")
+        out.print(Text(f"   {printable(who)}"))
+    if hit.link is not None:
+        out.print(Text(f"   {printable(hit.link)}", style="dim"))
+    text, marks = (hit.text, hit.marks) if whole else hit.excerpt()
+    for before in hit.before:
+        out.print(Text(_indented(before), style="dim"))
+    said = Text(printable(text))
+    for start, end in marks:
+        said.stylize("bold", start, end)
+    out.print(Text("\n").join(Text("   ") + line for line in said.split("\n")))
+    for after in hit.after:
+        out.print(Text(_indented(after), style="dim"))
 
 
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=int(seconds)))
+def _indented(text: str) -> str:
+    return "\n".join(f"   {line}" for line in printable(text).split("\n"))

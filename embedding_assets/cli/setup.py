@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from embedding_assets.cli.embedding import print_summary, run_now
-from embedding_assets.cli.finding import find_hits, print_hit
+from embedding_assets.cli.finding import find, print_hit
 from embedding_assets.cli.terminal import (
     err,
     out,
@@ -96,8 +96,8 @@ def demo() -> None:
     print_summary(summary)
     for question in DEMO_QUESTIONS:
         out.print(f"\n[bold]search:[/] {question}")
-        for number, hit in enumerate(find_hits(settings, question, 2, None), 1):
-            print_hit(number, hit, question)
+        for number, hit in enumerate(find(settings, question, limit=2).hits, 1):
+            print_hit(number, hit)
     out.print("\n[bold]next[/]")
     out.print("  . .venv/bin/activate")
     out.print('  embedding-assets search "your question"')

@@ -15,6 +15,14 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def printable(text: str) -> str:
+    """What a recorder or a person supplied, without what would steer the terminal.
+
+    Control characters, and those that reorder text, become a replacement character.
+    """
+    return "".join(c if c == "\n" or c.isprintable() else "\ufffd" for c in text)
+
+
 def complain(error: Exception) -> None:
     """Tells an error in one line; its text is printed as it is, not as markup."""
     err.print("error:", style="red", end=" ")

@@ -22,6 +22,7 @@ from embedding_assets.engine.session import Session
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.health.channels import ChannelError, channels
 from embedding_assets.health.judging import Severity
+from embedding_assets.search.frequencies import count_words
 from embedding_assets.settings import Settings
 
 
@@ -43,7 +44,20 @@ def embed_due_recordings(
     try:
         log_in_batches(context, run_session(context, engine, config, embed))
     finally:
+        _count_words(context, engine)
         report_health(context.instance)
+
+
+def _count_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
+    """Search weighs words by these counts; what is not counted now is counted the next time."""
+    try:
+        with engine.database() as database:
+            counted = count_words(database)
+    except EmbeddingAssetsError as error:
+        context.log.warning(f"words were not counted: {error}")
+        return
+    again = ", all of them anew" if counted.recounted else ""
+    context.log.info(f"the words of {counted.chunks} chunks counted{again}")
 
 
 @dg.job(description="Embeds every recording that is due. Any number of these may run at once.")
@@ -108,6 +122,18 @@ def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: Embedding
 def sweep_vectors() -> None:
     """The graph of one op."""
     sweep_unreferenced_vectors()
+
+
+@dg.op(description="Counts in how many chunks each word is, of what was published since.")
+def count_search_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
+    """Workers count at their end; this finds what runs of partitions published."""
+    _count_words(context, engine)
+
+
+@dg.job(name="count_words", description="Keeps the counts that search weighs words by.")
+def count_words_job() -> None:
+    """The graph of one op."""
+    count_search_words()
 
 
 @dg.op(description="Deletes runs that only looked at the system, once they are old.")

@@ -17,6 +17,11 @@ from embedding_assets.wiring import index_builder, index_policy, open_session
 class EmbeddingEngine(dg.ConfigurableResource[None]):
     """The engine as the settings describe it; nothing is opened before it is used."""
 
+    @property
+    def shares_titles(self) -> bool:
+        """Whether titles of calls may be shown to whoever sees Dagster."""
+        return Settings().share_titles
+
     @contextlib.contextmanager
     def database(self) -> Iterator[Database]:
         """A connection to the application's database."""

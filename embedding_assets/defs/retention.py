@@ -8,7 +8,14 @@ from datetime import datetime
 
 import dagster as dg
 
-PRUNED_JOBS = ("check_health", "snapshot_health", "sweep_vectors", "send_alert", "prune_runs")
+PRUNED_JOBS = (
+    "check_health",
+    "count_words",
+    "snapshot_health",
+    "sweep_vectors",
+    "send_alert",
+    "prune_runs",
+)
 MOST_AT_ONCE = 2_000  # of each job
 ENDED = [
     dg.DagsterRunStatus.SUCCESS,

@@ -45,8 +45,14 @@ class WorkerConfig(EmbedConfig):
     )
 
 
-def materialization(outcome: Outcome) -> dg.AssetMaterialization:
-    """The event that makes the recording's partition show as materialized."""
+def materialization(
+    outcome: Outcome, run_id: str, *, share_title: bool = False
+) -> dg.AssetMaterialization:
+    """The event that makes the recording's partition show as materialized.
+
+    It says which call that is and what was published. A title may be private: it is there only
+    where `share_title` says so.
+    """
     figures = outcome.figures
     metadata: dict[str, dg.MetadataValue] = {
         "chunks": dg.MetadataValue.int(figures.chunks),
@@ -57,11 +63,32 @@ def materialization(outcome: Outcome) -> dg.AssetMaterialization:
         "lane": dg.MetadataValue.text(str(figures.lane)),
         "model": dg.MetadataValue.text(figures.model),
     }
+    metadata |= _published(outcome, run_id, share_title=share_title)
     if figures.cost_usd is not None:
         metadata["cost_usd"] = dg.MetadataValue.float(figures.cost_usd)
     return dg.AssetMaterialization(
         TRANSCRIPT_CHUNKS, partition=outcome.recording_id, metadata=metadata
     )
+
+
+def _published(outcome: Outcome, run_id: str, *, share_title: bool) -> dict[str, dg.MetadataValue]:
+    """Which call it is, and which version of its transcript which run published."""
+    metadata: dict[str, dg.MetadataValue] = {"published_by": dg.MetadataValue.dagster_run(run_id)}
+    if outcome.version is not None:
+        metadata["transcript_version"] = dg.MetadataValue.text(outcome.version)
+    call = outcome.call
+    if call is None:
+        return metadata
+    # What a recorder supplies is untrusted: only a web address becomes a link.
+    if call.url is not None and call.url.startswith(("https://", "http://")):
+        metadata["recording"] = dg.MetadataValue.url(call.url)
+    if call.recorded_at is not None:
+        metadata["recorded_at"] = dg.MetadataValue.timestamp(call.recorded_at)
+    if call.duration_seconds is not None:
+        metadata["duration_seconds"] = dg.MetadataValue.float(call.duration_seconds)
+    if share_title and call.title:
+        metadata["title"] = dg.MetadataValue.text(call.title)
+    return metadata
 
 
 def run_session(
@@ -82,7 +109,10 @@ def run_session(
         ) as session:
             session.take_over(config.take_over)
             try:
-                yield from _events(context.log, embed(session), failed)
+                for outcome in _published_ones(context.log, embed(session), failed):
+                    yield materialization(
+                        outcome, context.run.run_id, share_title=engine.shares_titles
+                    )
             finally:
                 _report_dead(context.instance, session.dead_runs)
     except ConfigurationError as error:
@@ -97,12 +127,13 @@ def run_session(
         raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
 
 
-def _events(
+def _published_ones(
     log: dg.DagsterLogManager, outcomes: Iterable[Outcome], failed: list[Outcome]
-) -> Iterator[dg.AssetMaterialization]:
+) -> Iterator[Outcome]:
+    """What was published; failures are logged and kept in `failed`, the rest is logged."""
     for outcome in outcomes:
         if outcome.result is Result.PUBLISHED:
-            yield materialization(outcome)
+            yield outcome
         elif outcome.result is Result.FAILED:
             failed.append(outcome)
             log.error(_line(outcome))

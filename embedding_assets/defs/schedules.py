@@ -6,6 +6,7 @@ import dagster as dg
 
 from embedding_assets.defs.jobs import (
     check_health,
+    count_words_job,
     embed_recordings,
     maintain_vector_index,
     prune_runs,
@@ -81,6 +82,11 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         settings.check_health_cron,
         "Looks at the system's health; never twice at once.",
     )
+    count = _alone(
+        count_words_job,
+        settings.count_words_cron,
+        "Counts the words of what was published, for search; never twice at once.",
+    )
     snapshot = _alone(
         snapshot_health,
         settings.snapshot_health_cron,
@@ -104,7 +110,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("no part is worth building yet")
         return _one_at_a_time(context.instance, maintain_vector_index.name)
 
-    return [embed_pending, recover, sweep, prune, check, snapshot, maintain]
+    return [embed_pending, recover, sweep, prune, check, count, snapshot, maintain]
 
 
 def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:

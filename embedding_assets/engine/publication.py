@@ -55,6 +55,13 @@ def publish(
     version = current_version(connection, claim.recording_id)
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     _copy_chunks(connection, claim.recording_id, transcript)
+    sql.store_words(connection, recording_id=claim.recording_id)
+    sql.describe_recording(
+        connection,
+        recording_id=claim.recording_id,
+        cut_as=transcript.cut_as,
+        **asdict(transcript.call),
+    )
     hashes = {chunk.content_hash for chunk in transcript.chunks}
     if hashes - hold_vectors(connection, figures.model, hashes):
         raise EmbeddingAssetsError("a vector was swept while its recording was being embedded")

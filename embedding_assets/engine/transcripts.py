@@ -29,6 +29,7 @@ class Transcript:
 
     version: str
     call: Call
+    cut_as: str  # the sizes of its chunks: CHUNK_TARGET_TOKENS/OVERLAP/MAX
     chunks: tuple[Chunk, ...]
 
 
@@ -46,6 +47,7 @@ def read_transcript(
     return Transcript(
         version=current_version(connection, recording_id) or "",
         call=Call(**call._asdict()),
+        cut_as=f"{settings.target}/{settings.overlap}/{settings.maximum}",
         chunks=tuple(chunk(_segments(rows), settings)),
     )
 

@@ -1,79 +1,155 @@
-"""Finds the published chunks nearest in meaning to a question."""
+"""Finds what was said: by words and meaning together, by either alone, and narrowed by filters."""
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import sql as compose
 
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders import Embedder
-from embedding_assets.engine.errors import InvalidInputError
-from embedding_assets.engine.vector_index import sealed_parts
+from embedding_assets.engine.errors import (
+    ConfigurationError,
+    EmbeddingAssetsError,
+    InvalidInputError,
+    TransientError,
+)
 from embedding_assets.engine.vectors import require_live
+from embedding_assets.search.links import link_at
 from embedding_assets.search.statements import sql
 
 Vector = NDArray[np.float32]
 
-# What the signs pick to be compared by the whole vectors: more where there are fewer signs.
-SIGNS_COMPARED = 150_000
-FEWEST_CANDIDATES, MOST_CANDIDATES = 100, 400
-CANDIDATES_A_HIT = 10
-EFFORT = 64  # pgvector's ef_search
-LAST_ID = 2**63 - 1
+EMBEDDING_SECONDS = 2.0
+PER_RECORDING = 3
+EXCERPT = 240
+REMEMBERED = 256  # vectors of recent questions, for the life of the process
+MARK, UNMARK = "\ue000", "\ue001"
 
-_WORD = re.compile(r"\w+")
-_STEM = 4  # letters that tell a word, whatever its ending
-_COMMON = {
-    "about",
-    "does",
-    "from",
-    "have",
-    "said",
-    "says",
-    "that",
-    "their",
-    "them",
-    "then",
-    "there",
-}
-_COMMON |= {"they", "this", "were", "what", "when", "where", "which", "will", "with", "would"}
+
+class Mode(StrEnum):
+    """What decides which chunks are found."""
+
+    hybrid = "hybrid"
+    semantic = "semantic"
+    keyword = "keyword"
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a search is narrowed to; an empty field narrows nothing.
+
+    Names of speakers count in any case, whole or one word of them. `title` is words of the title,
+    the last one perhaps not whole. Dates are those of the calls: from the first on, before the
+    other; a call whose date is unknown is in no range of dates.
+    """
+
+    recordings: Sequence[str] = ()
+    speakers: Sequence[str] = ()
+    title: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    platforms: Sequence[str] = ()
+    owners: Sequence[str] = ()
+    not_recordings: Sequence[str] = ()
+    not_speakers: Sequence[str] = ()
+    not_title: str = ""
+    not_platforms: Sequence[str] = ()
+    not_owners: Sequence[str] = ()
+
+    def as_json(self) -> str:
+        """As the SQL function takes them."""
+        excluded = {
+            "recordings": list(self.not_recordings),
+            "speakers": list(self.not_speakers),
+            "title": self.not_title,
+            "platforms": list(self.not_platforms),
+            "owners": list(self.not_owners),
+        }
+        wanted: dict[str, object] = {
+            "recordings": list(self.recordings),
+            "speakers": list(self.speakers),
+            "title": self.title,
+            "from": None if self.since is None else self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+            "platforms": list(self.platforms),
+            "owners": list(self.owners),
+            "exclude": {name: value for name, value in excluded.items() if value},
+        }
+        return json.dumps({name: value for name, value in wanted.items() if value})
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One chunk that matches, best first; `similarity` is the cosine, at most 1."""
+    """One chunk that answers, best first.
+
+    `similarity` is the cosine of the vectors, `word_score` the weight of the words found, `score`
+    both together, 0 to 1 over what was compared. `marks` are the matching words' places in `text`.
+    """
 
     recording_id: str
     chunk_index: int
     title: str | None
     recorded_at: datetime | None
+    url: str | None
+    source_platform: str | None
     speakers: tuple[str, ...]
     start_seconds: float | None
     end_seconds: float | None
     text: str
-    similarity: float
+    score: float
+    similarity: float | None
+    word_score: float | None
+    matched_words: tuple[str, ...]
+    marks: tuple[tuple[int, int], ...]
+    before: tuple[str, ...] = ()  # texts of the chunks before it, on request
+    after: tuple[str, ...] = ()
 
-    def excerpt(self, question: str, length: int = 240) -> str:
-        """About `length` characters, from the turn on that shares most words with the question."""
-        words = [w for w in _WORD.findall(question.lower()) if len(w) >= _STEM and w not in _COMMON]
-        asked = {word[:_STEM] for word in words}
+    @property
+    def link(self) -> str | None:
+        """Opens the recording where this was said."""
+        return link_at(self.url, self.start_seconds)
+
+    def excerpt(self, length: int = EXCERPT) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """About `length` characters from the turn on with most matching words, and their marks."""
         lines = self.text.split("\n")
+        starts = [0]
+        for line in lines[:-1]:
+            starts.append(starts[-1] + len(line) + 1)
 
-        def shared(number: int) -> int:
-            said = " ".join(lines[number : number + 2]).lower()
-            return len(asked & {word[:_STEM] for word in _WORD.findall(said)})
+        def matching(number: int) -> int:
+            end = starts[number] + length
+            words = {self.text[a:b].lower() for a, b in self.marks if starts[number] <= a < end}
+            return len(words)
 
-        best = max(range(len(lines)), key=lambda number: (shared(number), -number))
-        shown = " ".join(" ".join(lines[best:]).split())
-        before = "… " if best else ""
-        if len(shown) <= length:
-            return before + shown
-        return f"{before}{shown[:length].rsplit(' ', 1)[0]} …"
+        best = max(range(len(lines)), key=lambda number: (matching(number), -number))
+        start, end = starts[best], len(self.text)
+        if end - start > length:
+            cut = self.text.rfind(" ", start, start + length)
+            end = cut if cut > start else start + length
+        shown = self.text[start:end].replace("\n", " ")
+        before = "… " if start else ""
+        marks = tuple(
+            (a - start + len(before), b - start + len(before))
+            for a, b in self.marks
+            if start <= a and b <= end
+        )
+        return before + shown + (" …" if end < len(self.text) else ""), marks
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The hits, and by what they were found; `notice` says why not by what was asked for."""
+
+    hits: tuple[Hit, ...]
+    mode: Mode
+    notice: str | None = None
 
 
 def search(
@@ -81,99 +157,155 @@ def search(
     embedder: Embedder,
     question: str,
     *,
+    mode: Mode = Mode.hybrid,
+    filters: Filters | None = None,
     limit: int = 10,
-    recording_id: str | None = None,
-) -> list[Hit]:
-    """The `limit` chunks nearest to `question`, in one recording or in all.
+    per_recording: int = PER_RECORDING,
+    context: int = 0,
+    seconds: float | None = EMBEDDING_SECONDS,
+) -> Answer:
+    """The chunks that answer `question` best.
+
+    Args:
+        database: the application's.
+        embedder: the live model.
+        question: words, "phrases" that must be there, -words that must not.
+        mode: by both, by meaning or by words. Without the model, hybrid answers by words alone.
+        filters: what to narrow the search to.
+        limit: the most hits.
+        per_recording: hits of one recording, as long as others fill the page.
+        context: how many chunks before and after each hit to bring along.
+        seconds: how long the question's embedding may take; None: as long as it takes.
 
     Raises:
         InvalidInputError: the question is empty.
-        ConfigurationError: the embedder's model is not the live one, or cannot be used.
+        ConfigurationError, TransientError: a semantic search without the model.
     """
     if not question.strip():
         raise InvalidInputError("the question is empty: say what to search for")
+    vector, notice = None, None
+    if mode is not Mode.keyword:
+        try:
+            with database.transaction() as connection:
+                require_live(connection, embedder)
+            vector = _question_vector(embedder, question, seconds)
+        except (ConfigurationError, TransientError) as error:
+            if mode is Mode.semantic:
+                raise
+            notice = f"only words were searched: {error}"
+    used = Mode.keyword if mode is Mode.hybrid and vector is None else mode
     with database.transaction() as connection:
-        require_live(connection, embedder)
-    query = embedder.embed([question]).vectors[0]
-    with database.transaction() as connection:
-        if recording_id is None:
-            rows = nearest_chunks(connection, embedder.model, query, limit)
-        else:
-            rows = sql.nearest_in_recording(
-                connection,
-                model=embedder.model,
-                query=query,
-                recording_id=recording_id,
-                limit=limit,
-            )
-        return [
-            Hit(
-                recording_id=row.recording_id,
-                chunk_index=row.chunk_index,
-                title=row.call_title,
-                recorded_at=row.call_recorded_at,
-                speakers=tuple(row.speakers),
-                start_seconds=row.start_seconds,
-                end_seconds=row.end_seconds,
-                text=row.chunk_text,
-                similarity=float(row.similarity),
-            )
-            for row in rows
-        ]
-
-
-def nearest_chunks(
-    connection: Connection, model: str, query: Vector, limit: int, *, effort: int = EFFORT
-) -> list[Any]:
-    """The published chunks nearest to a vector of this model, with their similarity.
-
-    First by the vectors' signs, of which each part of the vector index has a graph, and what is
-    newer than any part is read through; then the best candidates by the whole vectors.
-    """
-    sql.set_search_effort(connection, effort=str(effort))
-    parts = sealed_parts(connection, model)
-    statement = search_statement(model, len(query), list(parts), limit)
-    return connection.execute(statement, {"query": query}).fetchall()
-
-
-def search_statement(
-    model: str, dimensions: int, parts: Sequence[Any], limit: int
-) -> compose.Composed:
-    """One statement with a branch for each part, and one for each range between and after them."""
-    values = {
-        "model": compose.Literal(model),
-        "dimensions": compose.Literal(dimensions),
-        "query": compose.Placeholder("query"),
-        "candidates": compose.Literal(candidates(dimensions, limit)),
-        "limit": compose.Literal(limit),
-    }
-    branches = [
-        _template(sql.nearest_in_part if is_part else sql.nearest_outside).format(
-            from_id=compose.Literal(from_id), to_id=compose.Literal(to_id), **values
+        rows = sql.answer(
+            connection,
+            question=question.replace("\0", " "),
+            query=vector,
+            mode=used,
+            filters=(filters or Filters()).as_json(),
+            limit=limit,
+            per_recording=per_recording,
         )
-        for from_id, to_id, is_part in ranges(parts)
-    ]
-    return _template(sql.nearest_of_all).format(
-        branches=compose.SQL(" UNION ALL ").join(branches), **values
+        hits = [_hit(row) for row in rows]
+        if context:
+            hits = [_with_context(connection, hit, context) for hit in hits]
+    return Answer(tuple(hits), used, notice)
+
+
+def nearest_chunks(connection: Connection, query: Vector, limit: int) -> list[Any]:
+    """The published chunks nearest to a vector of the live model, with their similarity."""
+    return list(sql.nearest_chunks(connection, query=query, limit=limit))
+
+
+def _question_vector(embedder: Embedder, question: str, seconds: float | None) -> Vector:
+    """The question's vector, remembered for the life of the process.
+
+    Raises:
+        TransientError: it was not there in time, or the model is away.
+        ConfigurationError: the model cannot be used.
+    """
+    key = (embedder.model, question)
+    known = _remembered().get(key)
+    if known is None:
+        known = _within(seconds, lambda: embedder.embed([question]).vectors[0])
+        _remembered()[key] = known
+        while len(_remembered()) > REMEMBERED:
+            _remembered().pop(next(iter(_remembered())))
+    return known
+
+
+@lru_cache(maxsize=1)
+def _remembered() -> dict[tuple[str, str], Vector]:
+    return {}
+
+
+def _within(seconds: float | None, work: Callable[[], Vector]) -> Vector:
+    """What `work` gives, or an error when that takes too long; it is not waited for then."""
+    results: list[Vector | Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except Exception as error:
+            results.append(error)
+
+    # A daemon: a server that never answers must not keep the process from ending.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not results:
+        raise TransientError(
+            f"the model did not answer within {seconds:g} s (SEARCH_EMBEDDING_SECONDS)"
+        )
+    result = results[0]
+    if isinstance(result, Exception):
+        if isinstance(result, EmbeddingAssetsError):
+            raise result
+        raise TransientError(f"the model failed: {type(result).__name__}") from result
+    return result
+
+
+def _hit(row: Any) -> Hit:
+    text, marks = _marks(row.marked)
+    return Hit(
+        recording_id=row.recording_id,
+        chunk_index=row.chunk_index,
+        title=row.title,
+        recorded_at=row.recorded_at,
+        url=row.url,
+        source_platform=row.source_platform,
+        speakers=tuple(row.speakers),
+        start_seconds=row.start_seconds,
+        end_seconds=row.end_seconds,
+        text=text,
+        score=float(row.score),
+        similarity=None if row.similarity is None else float(row.similarity),
+        word_score=None if row.word_score is None else float(row.word_score),
+        matched_words=tuple(row.matched_words),
+        marks=marks,
     )
 
 
-def candidates(dimensions: int, limit: int) -> int:
-    """How many vectors are compared whole for a search of so many hits."""
-    by_signs = min(MOST_CANDIDATES, SIGNS_COMPARED // dimensions)
-    return max(FEWEST_CANDIDATES, by_signs, CANDIDATES_A_HIT * limit)
+def _marks(marked: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Takes the marks out of a text; gives it and the places that were marked."""
+    text, marks = "", []
+    for number, piece in enumerate(marked.split(MARK)):
+        word, _, rest = piece.partition(UNMARK) if number else ("", "", piece)
+        if number:
+            marks.append((len(text), len(text) + len(word)))
+        text += word + rest
+    return text, tuple(marks)
 
 
-def ranges(parts: Sequence[Any]) -> Iterator[tuple[int, int, bool]]:
-    """All ids there can be, in ranges that are a part of the index, or none."""
-    end = 0
-    for part in parts:
-        if part.from_id > end:
-            yield end, part.from_id, False
-        yield part.from_id, part.to_id, True
-        end = part.to_id
-    yield end, LAST_ID, False
-
-
-def _template(statement: Any) -> compose.SQL:
-    return compose.SQL(statement.sql.rstrip().removesuffix(";"))
+def _with_context(connection: Connection, hit: Hit, context: int) -> Hit:
+    rows = list(
+        sql.neighbours(
+            connection,
+            recording_id=hit.recording_id,
+            first=hit.chunk_index - context,
+            last=hit.chunk_index + context,
+        )
+    )
+    return replace(
+        hit,
+        before=tuple(row.chunk_text for row in rows if row.chunk_index < hit.chunk_index),
+        after=tuple(row.chunk_text for row in rows if row.chunk_index > hit.chunk_index),
+    )

@@ -34,6 +34,7 @@ JOBS = {
     "maintain_vector_index",
     "prune_runs",
     "check_health",
+    "count_words",
     "snapshot_health",
     "send_alert",
 }
@@ -44,6 +45,7 @@ SCHEDULES = {
     "maintain_vector_index": "maintain_vector_index",
     "prune_runs": "prune_runs",
     "check_health": "check_health",
+    "count_words": "count_words",
     "snapshot_health": "snapshot_health",
 }
 SENSORS = {
@@ -109,6 +111,7 @@ def test_the_asset_is_partitioned_by_recording_and_launched_in_ranges_of_fifty()
         ("RECOVER_DEAD_LETTERS_CRON", "recover_dead_letters", "0 */6 * * *"),
         ("SWEEP_VECTORS_CRON", "sweep_vectors", "17 3 * * *"),
         ("CHECK_HEALTH_CRON", "check_health", "*/10 * * * *"),
+        ("COUNT_WORDS_CRON", "count_words", "*/30 * * * *"),
         ("SNAPSHOT_HEALTH_CRON", "snapshot_health", "0 * * * *"),
     ],
 )

@@ -1,6 +1,9 @@
+from datetime import UTC, datetime
+
 import dagster as dg
 import pytest
 
+from embedding_assets.defs.assets.transcript_chunks import COLUMNS
 from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
@@ -22,7 +25,12 @@ def test_a_partition_is_materialized_with_what_it_took(layer: Layer, api: Loopba
     seconds = metadata.pop("seconds")
     assert 0 < seconds < 60
     chunks = layer.rows("SELECT count(*) FROM transcript_chunks")[0][0]
+    (version,) = layer.rows(
+        "SELECT transcript_version FROM embedding_queue WHERE status = 'completed'"
+    )[0]
     assert metadata == {
+        "published_by": result.run_id,
+        "transcript_version": version,
         "chunks": chunks,
         "embedded": chunks,
         "reused": 0,
@@ -144,3 +152,49 @@ def test_a_partition_that_another_run_is_done_with_is_taken(layer: Layer, api: L
     assert result.success
     assert layer.statuses() == {"a": "completed"}
     assert layer.dagster_run(dead.run_id).status is dg.DagsterRunStatus.FAILURE
+
+
+CALL = {
+    "title": "A private title",
+    "url": "https://recorder.example/calls/a",
+    "recorded_at": "2026-03-04T10:00:00Z",
+    "duration": 90.5,
+}
+
+
+@pytest.mark.parametrize("shares", ["", "true"])
+def test_a_materialization_says_which_call_it_is_and_its_title_only_if_told(
+    layer: Layer, environment: pytest.MonkeyPatch, shares: str
+) -> None:
+    environment.setenv("SHARE_TITLES", shares)
+    layer.add_calls(a=["Hello."])
+    layer.execute(
+        "UPDATE fathom_calls SET title = %s, url = %s, recorded_at = %s, duration = %s",
+        *CALL.values(),
+    )
+    metadata = layer.materializations(layer.materialize("a"))["a"]
+    assert metadata["recording"] == CALL["url"]
+    assert metadata["duration_seconds"] == 90.5
+    assert metadata["recorded_at"] == datetime(2026, 3, 4, 10, tzinfo=UTC).timestamp()
+    assert metadata.get("title") == (CALL["title"] if shares else None)
+
+
+def test_only_a_web_address_becomes_a_link_and_an_unknown_date_stays_unknown(layer: Layer) -> None:
+    layer.add_calls(a=["Hello."])
+    layer.execute("UPDATE fathom_calls SET url = 'javascript:alert(1)', recorded_at = NULL")
+    metadata = layer.materializations(layer.materialize("a"))["a"]
+    assert "recording" not in metadata
+    assert "recorded_at" not in metadata
+
+
+def test_the_assets_columns_are_those_of_the_table(layer: Layer) -> None:
+    real = layer.rows(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+        " WHERE attrelid = 'transcript_chunks'::regclass AND attnum > 0 AND NOT attisdropped"
+        " ORDER BY attnum"
+    )
+    named = [
+        (column.name, column.type.replace("timestamptz", "timestamp with time zone"))
+        for column in COLUMNS.columns
+    ]
+    assert named == real

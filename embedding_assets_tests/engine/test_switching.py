@@ -6,7 +6,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.engine.switching import switch_model
 from embedding_assets.engine.vectors import InsertBatch
-from embedding_assets.search.search import search
+from embedding_assets.search.search import Filters, Mode, search
 from embedding_assets_tests.calls import Embed, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
@@ -38,7 +38,7 @@ def test_search_reads_the_old_model_until_the_new_one_is_whole(
     assert 0 < already < total[0]
     assert switch_model(database, new, InsertBatch(50)) == total[0] - already
     assert _live(database) == [new.model]
-    assert search(database, new, "sentence number 7 of r3")
+    assert search(database, new, "sentence number 7 of r3", mode=Mode.semantic).hits
     assert embed("r3", embedder=new)[0].figures.embedded == 0
 
 
@@ -50,15 +50,21 @@ def test_a_question_finds_the_call_where_it_was_said(
         add_call(connection, "b", talk("b", 30))
     embed()
     embedder = embedder_of(api)
-    first, *_ = search(database, embedder, "which purple invoice did the zebra eat")
+    first, *_ = search(database, embedder, "which purple invoice did the zebra eat").hits
     assert first.recording_id == "a"
-    assert "zebra" in first.excerpt("which purple invoice did the zebra eat", 80)
+    shown, marks = first.excerpt(80)
+    assert "zebra" in [shown[a:b] for a, b in marks]
+    assert first.similarity is not None
     assert first.similarity <= 1
-    everywhere = search(database, embedder, "purple zebra", limit=3)
+    everywhere = search(database, embedder, "purple zebra", mode=Mode.semantic, limit=3).hits
+    assert len(everywhere) == 3
     assert [h.similarity for h in everywhere] == sorted(
-        (h.similarity for h in everywhere), reverse=True
+        (h.similarity or 0.0 for h in everywhere), reverse=True
     )
-    assert {h.recording_id for h in search(database, embedder, "zebra", recording_id="b")} == {"b"}
+    in_b = search(
+        database, embedder, "zebra", mode=Mode.semantic, filters=Filters(recordings=["b"])
+    )
+    assert {h.recording_id for h in in_b.hits} == {"b"}
 
 
 SPENT = "SELECT sum(requests)::int AS requests, sum(tokens)::int AS tokens FROM embedding_attempts"

@@ -1,20 +1,21 @@
 """The vector index in parts: what is built when, that search finds the same, and what breaks it."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from psycopg import sql as compose
 
 from embedding_assets.engine import vector_index
-from embedding_assets.engine.database import Database, sql
+from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.engine.vector_index import Builder, Part, Policy, Tail, next_range
 from embedding_assets.engine.vectors import InsertBatch, VectorRow, store_vectors
-from embedding_assets.search.search import nearest_chunks, ranges, search_statement
+from embedding_assets.search.search import nearest_chunks
 from embedding_assets_tests.calls import rows
 
 MODEL = "test/model/64"
@@ -68,9 +69,27 @@ def test_the_tail_comes_before_a_merge() -> None:
     assert next_range(like, Tail(100, 400), POLICY) == (300, 400)
 
 
-def test_ranges_cover_every_id_once() -> None:
-    parts = [_part(10, 20), _part(20, 30), _part(40, 50)]
-    found = list(ranges(parts))
+def test_the_ranges_of_a_search_cover_every_id_once(database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO embedding_models (model, dimensions, is_live) VALUES (%s, 64, true)",
+            [MODEL],
+        )
+        for start, end in ((10, 20), (20, 30), (40, 50)):
+            connection.execute(
+                "INSERT INTO vector_index_parts"
+                " (index_name, model, from_id, to_id, state, rows, sealed_at)"
+                " VALUES (%s, %s, %s, %s, 'sealed', 10, now())",
+                [f"part_{start}", MODEL, start, end],
+            )
+        row = connection.execute("SELECT nearest_vectors_statement(200)").fetchone()
+    assert row is not None
+    in_part = r"id >= (\d+) AND stored.id < (\d+)"
+    outside = r"\(model, id\) >= \('[^']+', (\d+)\) AND \(model, id\) < \('[^']+', (\d+)\)"
+    found = [
+        (int(match[1] or match[3]), int(match[2] or match[4]), match[1] is not None)
+        for match in re.finditer(f"{in_part}|{outside}", row[0])
+    ]
     assert [start for start, _, _ in found] == [0] + [end for _, end, _ in found[:-1]]
     assert [is_part for _, _, is_part in found] == [False, True, True, False, True, False]
     assert found[-1][1] > 2**62
@@ -145,11 +164,20 @@ def _recall(database: Database, questions: int = 20) -> float:
                 " USING (content_hash) ORDER BY embedding <=> %s LIMIT 10",
                 [query],
             ).fetchall()
-            near = nearest_chunks(connection, MODEL, query, 10)
+            near = nearest_chunks(connection, query, 10)
             truth = {(row.recording_id, row.chunk_index) for row in exact}
             found += len(truth & {(row.recording_id, row.chunk_index) for row in near})
             wanted += len(truth)
     return found / wanted
+
+
+def _explained(connection: Connection, how: str) -> list[Any]:
+    """The plan of the statement that search runs inside of its function."""
+    statement = connection.execute("SELECT nearest_vectors_statement(200)").fetchone()
+    assert statement is not None
+    query = statement[0].replace("$1", "%(query)s")
+    values = {"query": np.ones(DIMENSIONS, np.float32)}
+    return connection.execute(f"{how} {query}", values).fetchall()  # type: ignore[call-overload]
 
 
 def test_the_tail_is_sealed_and_small_parts_are_merged(
@@ -191,7 +219,7 @@ def test_what_was_published_a_moment_ago_is_found(
             " JOIN transcript_chunks USING (content_hash) ORDER BY id DESC LIMIT 1"
         ).fetchone()
         assert newest is not None
-        best = nearest_chunks(connection, MODEL, newest[0].to_numpy(), 1)[0]
+        best = nearest_chunks(connection, newest[0].to_numpy(), 1)[0]
     assert (best.recording_id, best.chunk_index) == (newest[1], newest[2])
 
 
@@ -203,7 +231,7 @@ def test_vectors_that_no_chunk_refers_to_do_not_crowd_out_those_that_are_publish
     _maintain(database, builder)
     with database.transaction() as connection:
         query = np.ones(DIMENSIONS, np.float32)
-        assert len(nearest_chunks(connection, MODEL, query, 50)) == 50
+        assert len(nearest_chunks(connection, query, 50)) == 50
 
 
 def test_search_reads_the_parts_through_their_indexes(
@@ -215,9 +243,7 @@ def test_search_reads_the_parts_through_their_indexes(
     with database.transaction() as connection:
         connection.execute("ANALYZE")
         parts = list(sql.sealed_parts(connection, model=MODEL))
-        statement = search_statement(MODEL, DIMENSIONS, parts, 10)
-        query = np.ones(DIMENSIONS, np.float32)
-        plan = connection.execute(compose.SQL("EXPLAIN ") + statement, {"query": query}).fetchall()
+        plan = _explained(connection, "EXPLAIN")
     text = "\n".join(row[0] for row in plan)
     assert f"using {parts[0].index_name}" in text
 
@@ -232,14 +258,10 @@ def test_neither_search_nor_a_tick_reads_what_another_model_has_stored_since(
     with database.transaction() as connection:
         connection.execute("ANALYZE")
         (part,) = sql.sealed_parts(connection, model=MODEL)
-        query = np.ones(DIMENSIONS, np.float32)
-        searched = compose.SQL("EXPLAIN (ANALYZE) ") + search_statement(
-            MODEL, DIMENSIONS, [part], 10
-        )
         counted = "EXPLAIN (ANALYZE) " + sql.tail.sql
         until = {"model": MODEL, "sealed_until": part.to_id, "limit": 10_000}
         plans = [
-            connection.execute(searched, {"query": query}).fetchall(),
+            _explained(connection, "EXPLAIN (ANALYZE)"),
             connection.execute(counted, until).fetchall(),  # type: ignore[call-overload]
         ]
     for plan in plans:
@@ -395,7 +417,7 @@ def test_readers_and_writers_go_on_while_a_part_is_built(
             with other.transaction() as connection:
                 connection.execute("SET LOCAL lock_timeout = '2s'")
                 query = np.ones(DIMENSIONS, np.float32)
-                assert len(nearest_chunks(connection, MODEL, query, 10)) == 10
+                assert len(nearest_chunks(connection, query, 10)) == 10
                 connection.execute(
                     "INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)"
                     " VALUES (%s, sha256(%s::text::bytea), %s, 1)",

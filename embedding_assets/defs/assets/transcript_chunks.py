@@ -10,6 +10,25 @@ from embedding_assets.defs.partitions import recordings
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.runs import TRANSCRIPT_CHUNKS, EmbedConfig, run_session
 
+COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("recording_id", "text", "the partition key"),
+        dg.TableColumn("chunk_index", "integer", "from 0, in the order it was said"),
+        dg.TableColumn("chunk_text", "text", "the exact text that was embedded"),
+        dg.TableColumn("content_hash", "bytea", "SHA-256 of the text: the vector's address"),
+        dg.TableColumn("token_count", "integer", "as this project counts tokens"),
+        dg.TableColumn("speakers", "text[]", "in the order they first speak"),
+        dg.TableColumn("start_seconds", "double precision", "from the call's start"),
+        dg.TableColumn("end_seconds", "double precision", "from the call's start"),
+        dg.TableColumn("first_position", "integer", "of the segments it is made of"),
+        dg.TableColumn("last_position", "integer", "included"),
+        dg.TableColumn("call_title", "text"),
+        dg.TableColumn("call_recorded_at", "timestamptz", "NULL: unknown"),
+        dg.TableColumn("user_id", "text", "whose call it is"),
+    ]
+)
+"""The columns of the table; a test holds them equal to the real ones."""
+
 # Dagster calls backfill policies beta; a person can do nothing about it.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 
@@ -24,8 +43,10 @@ warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
     output_required=False,
     group_name="embeddings",
     kinds={"postgres", "pgvector"},
+    owners=["team:embedding-assets"],
+    tags={"contains": "what-was-said"},
     description="The chunks of each recording's transcript, embedded and searchable.",
-    metadata={"dagster/table_name": "transcript_chunks"},
+    metadata={"dagster/table_name": "transcript_chunks", "dagster/column_schema": COLUMNS},
 )
 def transcript_chunks(
     context: dg.AssetExecutionContext, config: EmbedConfig, engine: EmbeddingEngine

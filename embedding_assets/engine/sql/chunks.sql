@@ -1,6 +1,29 @@
 -- name: withdraw_chunks(recording_id)!
 -- Takes away what readers see of one recording; the same transaction puts the new chunks there.
+WITH words AS (
+    DELETE FROM chunk_words
+    WHERE language IN (SELECT language FROM search_languages) AND recording_id = :recording_id
+), recording AS (
+    DELETE FROM published_recordings WHERE recording_id = :recording_id
+)
 DELETE FROM transcript_chunks WHERE recording_id = :recording_id;
+
+-- name: store_words(recording_id)!
+-- The words of the chunks that this transaction published, in every language that is kept.
+INSERT INTO chunk_words (language, recording_id, chunk_index, words)
+SELECT kept.language, chunks.recording_id, chunks.chunk_index,
+       to_tsvector(kept.language::regconfig, chunks.chunk_text)
+FROM transcript_chunks AS chunks CROSS JOIN search_languages AS kept
+WHERE chunks.recording_id = :recording_id;
+
+-- name: describe_recording(recording_id, title, recorded_at, duration_seconds, url, source_platform, user_id, cut_as)!
+-- What searches are narrowed by, and what a hit says of its call.
+INSERT INTO published_recordings (recording_id, title, recorded_at, duration, url, source_platform,
+                                  user_id, cut_as, speaker_names, chunk_count)
+SELECT :recording_id, :title, :recorded_at, :duration_seconds, :url, :source_platform, :user_id,
+       :cut_as, search_names(array_agg(DISTINCT speaker)), count(DISTINCT chunks.chunk_index)
+FROM transcript_chunks AS chunks LEFT JOIN LATERAL unnest(chunks.speakers) AS speaker ON true
+WHERE chunks.recording_id = :recording_id;
 
 -- name: copy_chunks()#
 COPY transcript_chunks (

@@ -1,64 +1,29 @@
--- name: nearest_in_recording(query, model, recording_id, limit)
--- The chunks of one recording that are nearest to a vector of this model, exactly.
-SELECT chunks.recording_id, chunks.chunk_index, chunks.call_title, chunks.call_recorded_at,
-       chunks.speakers, chunks.start_seconds, chunks.end_seconds, chunks.chunk_text,
-       1 - (stored.embedding <=> :query::vector) AS similarity
-FROM chunk_embeddings AS stored
-JOIN transcript_chunks AS chunks ON chunks.content_hash = stored.content_hash
-WHERE stored.model = :model AND chunks.recording_id = :recording_id
-ORDER BY stored.embedding <=> :query::vector, chunks.recording_id, chunks.chunk_index
-LIMIT :limit;
+-- name: answer(question, query, mode, filters, limit, per_recording)
+-- The hits of a search, with the words that matched between two characters of the private use area,
+-- which are taken out of the text before.
+SELECT hit.*, ts_headline(
+           live.language::regconfig, translate(hit.chunk_text, U&'\E000\E001', ''),
+           coalesce((SELECT string_agg(lexeme_query(word)::text, ' | ')::tsquery
+                     FROM unnest(hit.matched_words) AS word), ''::tsquery),
+           U&'StartSel=\E000, StopSel=\E001, HighlightAll=true') AS marked
+FROM search_languages AS live, search_transcript_chunks(
+    :question, :query::vector, :mode, :filters::jsonb, :limit, :per_recording) AS hit
+WHERE live.is_live
+ORDER BY hit.score DESC, hit.recording_id, hit.chunk_index;
 
--- name: set_search_effort(effort)^
--- How much of a part's graph is looked at, for this transaction; more, where what is found there
--- is not published.
-SELECT set_config('hnsw.ef_search', :effort::text, true) AS effort,
-       set_config('hnsw.iterative_scan', 'relaxed_order', true) AS goes_on;
+-- name: neighbours(recording_id, first, last)
+-- The chunks of a recording from one place to another, both included.
+SELECT chunk_index, chunk_text, start_seconds FROM transcript_chunks
+WHERE recording_id = :recording_id AND chunk_index BETWEEN :first AND :last
+ORDER BY chunk_index;
 
--- The statement of a whole search is put together of the next three, since it has a branch for
--- each part of the index, and a predicate must name its range for the planner to know the index.
-
--- name: nearest_in_part()
--- Published vectors of one part whose signs differ least from those of the question.
-(SELECT stored.content_hash, stored.embedding,
-        stored.signs::bit({dimensions}) <~> binary_quantize({query}::vector)::bit({dimensions})
-            AS differing
- FROM chunk_embeddings AS stored
- WHERE stored.model = {model} AND stored.id >= {from_id} AND stored.id < {to_id}
-     AND EXISTS (SELECT FROM transcript_chunks AS chunks
-                 WHERE chunks.content_hash = stored.content_hash OFFSET 0)
- ORDER BY differing
- LIMIT {candidates});
-
--- name: nearest_outside()
--- The same of a range without an index: the signs are read one by one, the chunks of few.
-(SELECT stored.content_hash, stored.embedding, stored.differing
- FROM (
-     SELECT content_hash, embedding, signs <~> binary_quantize({query}::vector) AS differing
-     FROM chunk_embeddings
-     -- As rows: by the index on both, and not through what other models have in this range.
-     WHERE (model, id) >= ({model}, {from_id}) AND (model, id) < ({model}, {to_id})
-     ORDER BY differing OFFSET 0
- ) AS stored
- WHERE EXISTS (SELECT FROM transcript_chunks AS chunks
-               WHERE chunks.content_hash = stored.content_hash OFFSET 0)
- ORDER BY stored.differing
- LIMIT {candidates});
-
--- name: nearest_of_all()
--- Of what the branches give, the nearest by the whole vectors.
-SELECT chunks.recording_id, chunks.chunk_index, chunks.call_title, chunks.call_recorded_at,
-       chunks.speakers, chunks.start_seconds, chunks.end_seconds, chunks.chunk_text,
-       1 - (near.embedding <=> {query}::vector) AS similarity
-FROM (
-    SELECT content_hash, embedding FROM ({branches}) AS found
-    ORDER BY differing
-    LIMIT {candidates}
-) AS near
--- OFFSET 0: looked up one by one, also before the table was ever analyzed.
+-- name: nearest_chunks(query, limit)
+-- The published chunks whose vectors are nearest, whatever their words.
+SELECT chunks.recording_id, chunks.chunk_index, near.similarity
+FROM nearest_chunk_vectors(:query::vector, :limit) AS near
 CROSS JOIN LATERAL (
     SELECT * FROM transcript_chunks AS published
     WHERE published.content_hash = near.content_hash OFFSET 0
 ) AS chunks
-ORDER BY near.embedding <=> {query}::vector, chunks.recording_id, chunks.chunk_index
-LIMIT {limit};
+ORDER BY near.similarity DESC, chunks.recording_id, chunks.chunk_index
+LIMIT :limit;
