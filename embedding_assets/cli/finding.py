@@ -1,13 +1,15 @@
-"""The command that searches."""
+"""The commands that search, and that say how well search finds."""
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 from rich.text import Text
 
-from embedding_assets.cli.terminal import as_json_option, err, out, printable
+from embedding_assets.cli.terminal import as_json_option, err, out, printable, spinner
 from embedding_assets.settings import Settings
 
 DATE = click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -168,3 +170,42 @@ def print_hit(number: int, hit: Any, *, whole: bool = False) -> None:
 
 def _indented(text: str) -> str:
     return "\n".join(f"   {line}" for line in printable(text).split("\n"))
+
+
+@click.command()
+@click.argument("questions", type=click.Path(path_type=Path))
+@click.option("--within", is_flag=True, help="Ask each question in its recording only.")
+@as_json_option
+def evaluate(questions: Path, within: bool, as_json: bool) -> None:
+    """Say how well search answers questions of yours, in each mode.
+
+    QUESTIONS is a file of JSON lines: `question`, `recording_id`, and where the answer is: `turns`
+    (first and last position of segments, a list of pairs) or `seconds`; without either, any part
+    of the recording is right.
+    """
+    from embedding_assets.search.evaluation import evaluate as judge  # noqa: PLC0415
+    from embedding_assets.search.evaluation import read_questions  # noqa: PLC0415
+    from embedding_assets.server.connections import open_database  # noqa: PLC0415
+    from embedding_assets.wiring import build_embedder  # noqa: PLC0415
+
+    settings = Settings()
+    asked = read_questions(questions)
+    with open_database(settings) as database, spinner("asking", "questions") as progress:
+        scores = judge(database, build_embedder(settings), asked, within=within, progress=progress)
+    if as_json:
+        click.echo(json.dumps([each.as_dict() for each in scores], indent=2))
+        return
+    out.print(scores_table(scores))
+
+
+def scores_table(scores: Any) -> Table:
+    """A line a mode: each figure in per cent, with its 95 % confidence interval."""
+    table = Table("mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10")
+    for each in scores:
+        figures = (each.hit_at_1, each.hit_at_5, each.mrr, each.ndcg_at_10)
+        table.add_row(
+            each.mode,
+            f"{each.questions}",
+            *(f"{f.mean:.1%} ({f.low:.0%} to {f.high:.0%})" for f in figures),
+        )
+    return table

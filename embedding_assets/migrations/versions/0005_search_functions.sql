@@ -161,14 +161,20 @@ $$;
 -- a mild pivoted length normalization (Singhal et al. 1996). `pairs` adds, for two neighbouring
 -- words of the question that are within three positions of each other in the chunk, as much as one
 -- word of their mean IDF (sequential dependence: Metzler and Croft 2005). `candidates` matches the
--- chunks worth scoring: those with one of the rarest words, until there are `budget` of them.
+-- chunks worth scoring: those with one of the rarest words, until there are `budget` of them;
+-- `candidate_score` is the score by these words alone, which picks those that are scored whole.
 CREATE FUNCTION weigh_words(
     words tsvector, live search_languages, budget bigint,
-    OUT score text, OUT pairs text, OUT candidates tsquery, OUT everything tsquery)
+    OUT score text, OUT pairs text, OUT candidates tsquery, OUT everything tsquery,
+    OUT candidate_score text)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     term record;
     seen bigint := 0;
+    -- 16.449: ts_rank's default weight is 0.1, and it divides by pi²/6.
+    of_sum constant text := format(
+        '16.449 * (%%s) / (0.85 + 0.15 * length(words) / %s)',
+        CASE WHEN live.mean_words > 0 THEN live.mean_words ELSE 85 END);
 BEGIN
     SELECT string_agg(
                format('%s * ts_rank(words, %L::tsquery)', idf, lexeme_query(lexeme)::text), ' + '),
@@ -178,15 +184,16 @@ BEGIN
     IF score IS NULL THEN
         RETURN;
     END IF;
-    -- 16.449: ts_rank's default weight is 0.1, and it divides by pi²/6.
-    score := format('16.449 * (%s) / (0.85 + 0.15 * length(words) / %s)', score,
-                    CASE WHEN live.mean_words > 0 THEN live.mean_words ELSE 85 END);
-    FOR term IN SELECT lexeme, chunks FROM lexeme_weights(words, live) ORDER BY chunks, lexeme LOOP
+    score := format(of_sum, score);
+    FOR term IN SELECT lexeme, chunks, idf FROM lexeme_weights(words, live) ORDER BY chunks, lexeme LOOP
         EXIT WHEN candidates IS NOT NULL AND seen + term.chunks > budget;
         candidates := coalesce(candidates || lexeme_query(term.lexeme),
                                lexeme_query(term.lexeme));
+        candidate_score := concat_ws(' + ', candidate_score, format(
+            '%s * ts_rank(words, %L::tsquery)', term.idf, lexeme_query(term.lexeme)::text));
         seen := seen + term.chunks;
     END LOOP;
+    candidate_score := format(of_sum, candidate_score);
     WITH placed AS (
         SELECT lexeme, idf, position FROM lexeme_weights(words, live), unnest(positions) AS position
     ), followed AS (
@@ -293,6 +300,7 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     few constant bigint := 5000; -- chunks that are compared all, whatever the question
     candidates constant integer := 200; -- of each side
+    most_scored constant bigint := 6000; -- chunks with one of the rarest words: some 15 ms
     live search_languages;
     parsed record;
     weighed record;
@@ -314,7 +322,7 @@ BEGIN
     SELECT * INTO parsed FROM parse_question(question, live.language::regconfig);
     SELECT * INTO wanted FROM wanted_recordings(filters);
     SELECT * INTO weighed
-    FROM weigh_words(parsed.words, live, greatest(2000, live.counted_chunks / 20));
+    FROM weigh_words(parsed.words, live, least(greatest(2000, live.counted_chunks / 20), most_scored));
     is_meant := mode <> 'keyword' AND query_vector IS NOT NULL;
 
     -- $1 question's vector, $2 wanted, $3 said_by, $4 not_said_by, $5 required, $6 excluded
@@ -356,7 +364,8 @@ BEGIN
                                   ELSE weighed.candidates END) END,
             -- Where the counts are old, a word may be in more chunks than they say.
             greatest(20000, live.counted_chunks / 10),
-            coalesce(weighed.score, '0'), candidates)
+            coalesce(CASE WHEN wanted.chunks <= few THEN weighed.score
+                          ELSE weighed.candidate_score END, '0'), candidates)
         END;
     meaning_branch := CASE
         WHEN NOT is_meant OR parsed.required IS NOT NULL THEN
