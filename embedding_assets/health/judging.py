@@ -29,6 +29,8 @@ from embedding_assets.health.numbers import (
 from embedding_assets.health.statements import sql
 
 OLDEST_PGVECTOR = (0, 7)
+# Before it, comparing signs is slow on PostgreSQL 18, and a vacuum of an index may fail.
+MENDED_PGVECTOR = (0, 8, 4)
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
 Figure = int | float | str | None
@@ -199,13 +201,25 @@ def _at_least(number: float, warning: float, critical: float) -> Severity:
 
 def _configuration(numbers: Numbers, model: str | None, setting_error: str | None) -> Finding:
     problem = setting_error or _misconfigured(numbers, model)
-    return Finding(
-        "configuration",
-        Severity.CRITICAL if problem else Severity.HEALTHY,
-        problem or f"settings, schema and pgvector {numbers.pgvector_version} agree",
+    severity = Severity.CRITICAL if problem else Severity.HEALTHY
+    message = problem or f"settings, schema and pgvector {numbers.pgvector_version} agree"
+    action = (
         "mend what is named; nothing is lost, and embedding-assets run shows whether it works then"
         if problem
-        else None,
+        else None
+    )
+    if not problem and _version(numbers.pgvector_version) < MENDED_PGVECTOR:
+        severity = Severity.WARNING
+        message = (
+            f"pgvector {numbers.pgvector_version} has faults that 0.8.4 mended: searches are slow"
+            " on PostgreSQL 18, and a vacuum of the vector index may fail"
+        )
+        action = "install pgvector 0.8.4 or newer on the server, then ALTER EXTENSION vector UPDATE"
+    return Finding(
+        "configuration",
+        severity,
+        message,
+        action,
         {
             "model": model,
             "live_model": numbers.live_model,
@@ -215,11 +229,15 @@ def _configuration(numbers: Numbers, model: str | None, setting_error: str | Non
     )
 
 
+def _version(version: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version or "")[:3])
+
+
 def _misconfigured(numbers: Numbers, model: str | None) -> str | None:
     version = numbers.pgvector_version
     if version is None:
         return "pgvector is not installed in this database: CREATE EXTENSION vector"
-    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_PGVECTOR:
+    if _version(version) < OLDEST_PGVECTOR:
         return f"pgvector {version} is too old: ALTER EXTENSION vector UPDATE to 0.7 or newer"
     if numbers.live_model is not None and numbers.live_model != model:
         return (

@@ -26,8 +26,8 @@ _MAY_NOT_CREATE = (
 )
 
 
-def migrate(database_url: str) -> bool:
-    """Brings the schema to the newest revision; True if that changed anything.
+def migrate(database_url: str, revision: str = "head") -> bool:
+    """Brings the schema to the newest revision, or that one; True if that changed anything.
 
     Safe to call from many processes at once: a lock held by the transaction makes them queue.
 
@@ -41,8 +41,8 @@ def migrate(database_url: str) -> bool:
         _ensure_pgvector(connection)
         before = current_revision(connection)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        return before != head_revision()
+        command.upgrade(config, revision)
+        return before != current_revision(connection)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ QUIET_NIGHT = Numbers(
     inspected_recordings=10_000,
     inspected_chunks=100_000,
     broken=0,
-    pgvector_version="0.8.0",
+    pgvector_version="0.8.5",
 )
 
 
@@ -319,3 +319,14 @@ def test_a_database_that_cannot_be_read_is_critical(
 
 
 # What is counted, from here on, in real databases.
+
+
+@pytest.mark.parametrize(
+    ("version", "severity"), [("0.8.5", HEALTHY), ("0.8.3", WARNING), ("0.6.2", CRITICAL)]
+)
+def test_a_pgvector_with_known_faults_is_a_warning_and_one_that_is_too_old_critical(
+    version: str, severity: Severity
+) -> None:
+    finding = _judged(pgvector_version=version)["configuration"]
+    assert finding.severity is severity
+    assert (finding.action is None) == (severity is HEALTHY)

@@ -120,3 +120,45 @@ def test_source_tables_elsewhere_on_the_search_path_are_the_ones(empty_database_
 
 def test_the_statements_ask_for_the_newest_migration() -> None:
     assert head_revision() == SCHEMA_REVISION
+
+
+RELEASED = """
+INSERT INTO fathom_calls (recording_id, title, url, source_platform, created_at, recorded_at)
+VALUES ('dated', 'A call', 'https://x.example/1', 'zoom', '2026-05-01', '2026-03-04'),
+       ('undated', 'Another', NULL, NULL, '2026-05-01', NULL);
+INSERT INTO transcript_chunks
+    (recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, first_position,
+     last_position, call_title, call_recorded_at, user_id)
+SELECT id, n, 'Ann Bee: chunk ' || n || ' about zebras', sha256((id || n)::bytea), 5,
+       ARRAY['Ann Bee'], n, n, 'A call', '2026-05-01', 'u1'
+FROM unnest(ARRAY['dated', 'undated', 'gone']) AS id, generate_series(0, 2) AS n;
+"""
+
+
+def test_what_an_installation_has_published_is_searched_after_the_migration(
+    empty_database_url: str,
+) -> None:
+    assert migrate(empty_database_url, "0004")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(RELEASED)
+    assert migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        described = connection.execute(
+            "SELECT recording_id, title, recorded_at::date::text, url, source_platform, user_id,"
+            " speaker_names, chunk_count, cut_as FROM published_recordings ORDER BY 1"
+        ).fetchall()
+        names = ["ann", "ann bee", "bee"]
+        assert described == [
+            ("dated", "A call", "2026-03-04", "https://x.example/1", "zoom", "u1", names, 3, None),
+            ("gone", "A call", "2026-05-01", None, None, "u1", names, 3, None),
+            ("undated", "A call", None, None, None, "u1", names, 3, None),
+        ]
+        found = connection.execute(
+            "SELECT recording_id FROM search_transcript_chunks('zebra', max_hits => 20)"
+        ).fetchall()
+        assert len(found) == 9
+        same = connection.execute(
+            "SELECT bool_and(words = to_tsvector('english', chunk_text)) FROM transcript_chunks"
+            " JOIN chunk_words USING (recording_id, chunk_index)"
+        ).fetchone()
+        assert same == (True,)
