@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     chunk_overlap_tokens: int = Field(default=50, ge=0)
     chunk_max_tokens: int = Field(default=460, ge=16)
 
+    # Whose words search reads: a text search configuration of Postgres, simple for mixed ones.
+    search_language: str = Field(default="english", pattern=r"^[a-z_][a-z0-9_]{0,47}$")
     # How long a search waits for the question's vector; then it goes on with words alone.
     search_embedding_seconds: float = Field(default=2.0, gt=0)
 

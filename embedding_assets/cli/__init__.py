@@ -6,7 +6,7 @@ import click
 import pydantic
 
 from embedding_assets.cli.embedding import retry, run, status, switch_model
-from embedding_assets.cli.finding import evaluate, search
+from embedding_assets.cli.finding import evaluate, search, switch_language
 from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.setup import demo, dev, init, stop, url
 from embedding_assets.cli.terminal import FAILED, MISCONFIGURED, complain, err
@@ -59,6 +59,7 @@ COMMANDS: tuple[click.Command, ...] = (
     status,
     monitor,
     switch_model,
+    switch_language,
     url,
     stop,
     sample,

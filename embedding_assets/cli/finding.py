@@ -209,3 +209,19 @@ def scores_table(scores: Any) -> Table:
             *(f"{f.mean:.1%} ({f.low:.0%} to {f.high:.0%})" for f in figures),
         )
     return table
+
+
+@click.command(name="switch-language")
+def switch_language() -> None:
+    """Let search read words in the language of SEARCH_LANGUAGE.
+
+    Search reads the old language until the new one has every chunk; interrupted, it continues
+    where it stopped.
+    """
+    from embedding_assets.search.languages import switch_language as switch  # noqa: PLC0415
+    from embedding_assets.server.connections import open_database  # noqa: PLC0415
+
+    settings = Settings()
+    with open_database(settings) as database, spinner("storing words", "chunks") as progress:
+        chunks = switch(database, settings.search_language, progress)
+    out.print(f"the words of {chunks:,} chunks stored; search reads {settings.search_language}")

@@ -278,7 +278,7 @@ def test_a_configuration_that_lets_nothing_succeed_is_critical(
 @pytest.mark.parametrize(
     "numbers",
     [
-        {"pgvector_version": "0.7"},
+        {"pgvector_version": "0.8.4"},
         {"pgvector_version": "0.10.1-dev"},
         {"pgvector_version": "1.0.0"},
         {"live_model": None},

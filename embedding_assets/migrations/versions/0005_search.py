@@ -84,6 +84,7 @@ FUNCTIONS = (
     "nearest_chunk_vectors(vector, integer, text[], text[], text[])",
     "nearest_vectors_statement(integer, boolean, boolean, boolean)",
     "add_search_language(text)",
+    "drop_search_language(text)",
 )
 
 

@@ -71,6 +71,15 @@ BEGIN
     END IF;
 END $$;
 
+-- Takes a language's words away; not the live one's.
+CREATE FUNCTION drop_search_language(name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM search_languages WHERE language = name AND NOT is_live;
+    IF FOUND THEN
+        EXECUTE format('DROP TABLE IF EXISTS %I', 'chunk_words_' || name);
+    END IF;
+END $$;
+
 -- Names as search compares them: in lower case, whole and word by word.
 CREATE FUNCTION search_names(names text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(array_agg(DISTINCT part), '{}')
