@@ -9,7 +9,8 @@ SELECT
     calls.title,
     CASE WHEN to_jsonb(calls) ? 'recorded_at' THEN to_jsonb(calls) ->> 'recorded_at'
          ELSE to_jsonb(calls) ->> 'created_at' END::timestamptz AS recorded_at,
-    (to_jsonb(calls) ->> 'duration')::double precision AS duration_seconds,
+    CASE WHEN jsonb_typeof(to_jsonb(calls) -> 'duration') = 'number'
+         THEN (to_jsonb(calls) ->> 'duration')::double precision END AS duration_seconds,
     to_jsonb(calls) ->> 'url' AS url,
     to_jsonb(calls) ->> 'source_platform' AS source_platform,
     to_jsonb(calls) ->> 'user_id' AS user_id

@@ -24,7 +24,8 @@ SELECT chunks.recording_id, chunks.call_title,
        CASE WHEN call.row IS NULL THEN chunks.call_recorded_at
             WHEN call.row ? 'recorded_at' THEN (call.row ->> 'recorded_at')::timestamptz
             ELSE (call.row ->> 'created_at')::timestamptz END,
-       (call.row ->> 'duration')::double precision, call.row ->> 'url',
+       CASE WHEN jsonb_typeof(call.row -> 'duration') = 'number'
+            THEN (call.row ->> 'duration')::double precision END, call.row ->> 'url',
        call.row ->> 'source_platform', chunks.user_id, chunks.speaker_names, chunks.chunk_count
 FROM (
     SELECT recording_id, min(call_title) AS call_title, min(call_recorded_at) AS call_recorded_at,
