@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pydantic
 
-from embedding_assets.cli.embedding import retry, run, status, switch_model
+from embedding_assets.cli.embedding import rechunk, retry, run, status, switch_model
 from embedding_assets.cli.finding import evaluate, search, switch_language
 from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.setup import demo, dev, init, stop, url
@@ -56,6 +56,7 @@ COMMANDS: tuple[click.Command, ...] = (
     search,
     evaluate,
     retry,
+    rechunk,
     status,
     monitor,
     switch_model,

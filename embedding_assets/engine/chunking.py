@@ -36,6 +36,11 @@ class ChunkSettings:
     overlap: int
     maximum: int
 
+    @property
+    def name(self) -> str:
+        """What published recordings say of how they were cut: target/overlap/maximum."""
+        return f"{self.target}/{self.overlap}/{self.maximum}"
+
     def __post_init__(self) -> None:
         if self.target + self.overlap > self.maximum:
             raise ConfigurationError(

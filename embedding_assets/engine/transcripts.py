@@ -47,7 +47,7 @@ def read_transcript(
     return Transcript(
         version=current_version(connection, recording_id) or "",
         call=Call(**call._asdict()),
-        cut_as=f"{settings.target}/{settings.overlap}/{settings.maximum}",
+        cut_as=settings.name,
         chunks=tuple(chunk(_segments(rows), settings)),
     )
 

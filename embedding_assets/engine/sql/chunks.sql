@@ -30,3 +30,11 @@ COPY transcript_chunks (
     recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
     end_seconds, first_position, last_position, call_title, call_recorded_at, user_id
 ) FROM STDIN (FORMAT BINARY);
+
+-- name: cut_otherwise(cut_as)
+-- Published recordings that are cut by other sizes than these, or do not say by which.
+SELECT recordings.recording_id, recordings.chunk_count, coalesce(queued.token_count, 0) AS token_count
+FROM published_recordings AS recordings
+LEFT JOIN embedding_queue AS queued USING (recording_id)
+WHERE recordings.cut_as IS DISTINCT FROM :cut_as
+ORDER BY recordings.recording_id;
