@@ -199,14 +199,15 @@ def evaluate(questions: Path, within: bool, as_json: bool) -> None:
 
 
 def scores_table(scores: Any) -> Table:
-    """A line a mode: each figure in per cent, with its 95 % confidence interval."""
-    table = Table("mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10")
+    """A line a mode."""
+    columns = ("mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10")
+    table = Table(*columns, caption="per cent, in brackets the 95 % confidence interval")
     for each in scores:
         figures = (each.hit_at_1, each.hit_at_5, each.mrr, each.ndcg_at_10)
         table.add_row(
             each.mode,
             f"{each.questions}",
-            *(f"{f.mean:.1%} ({f.low:.0%} to {f.high:.0%})" for f in figures),
+            *(f"{f.mean * 100:.0f} ({f.low * 100:.0f}-{f.high * 100:.0f})" for f in figures),
         )
     return table
 

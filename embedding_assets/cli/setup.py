@@ -98,6 +98,7 @@ def demo() -> None:
         out.print(f"\n[bold]search:[/] {question}")
         for number, hit in enumerate(find(settings, question, limit=2).hits, 1):
             print_hit(number, hit)
+    _print_score(settings)
     out.print("\n[bold]next[/]")
     out.print("  . .venv/bin/activate")
     out.print('  embedding-assets search "your question"')
@@ -106,3 +107,23 @@ def demo() -> None:
     out.print(f"  embedding-assets stop   # ends the Postgres in {installed.home}")
     if not summary.success:
         raise EmbeddingAssetsError(summary.error or "the run failed")
+
+
+def _print_score(settings: Settings) -> None:
+    """Asks the questions about the samples; says how many find their answer first."""
+    from embedding_assets.recorders.samples import questions  # noqa: PLC0415
+    from embedding_assets.search.evaluation import evaluate, read_questions  # noqa: PLC0415
+    from embedding_assets.search.search import Mode  # noqa: PLC0415
+    from embedding_assets.server.connections import open_database  # noqa: PLC0415
+    from embedding_assets.wiring import build_embedder  # noqa: PLC0415
+
+    asked = read_questions(questions())
+    with open_database(settings) as database:
+        (score,) = evaluate(database, build_embedder(settings), asked, modes=[Mode.hybrid])
+    first, among_five = (
+        round(share.mean * score.questions) for share in (score.hit_at_1, score.hit_at_5)
+    )
+    out.print(
+        f"\nof {score.questions} questions about these calls, {first} find their answer as the"
+        f" best hit, {among_five} among the best five"
+    )
