@@ -14,13 +14,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from embedding_assets.cli.terminal import (
-    FAILED,
-    as_json_option,
-    err,
-    out,
-    spinner,
-)
+from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, printable, spinner
 from embedding_assets.settings import Settings
 
 
@@ -109,7 +103,9 @@ def retry(  # noqa: PLR0917  (click passes each option)
 
 def _print_retry(settings: Settings, queued: list[str], missed: int, *, is_run: bool) -> None:
     named = ", ".join(queued[:20]) + (" …" if len(queued) > 20 else "")
-    out.print(f"{len(queued)} queued: {named}" if queued else "nothing queued", markup=False)
+    out.print(
+        printable(f"{len(queued)} queued: {named}" if queued else "nothing queued"), markup=False
+    )
     if missed:
         out.print(f"{missed} not queued: see embedding-assets status, or add --force")
     if queued and not is_run:
@@ -150,8 +146,10 @@ def status(as_json: bool) -> None:
     out.print(f"{counts.due:,} due now, {counts.chunks:,} chunks, model {model}")
     for failure in failures:
         err.print(
-            f"{failure['recording_id']}: {failure['status']} after {failure['attempts']} attempts:"
-            f" {failure['error_kind']}: {failure['last_error']}",
+            printable(
+                f"{failure['recording_id']}: {failure['status']} after {failure['attempts']}"
+                f" attempts: {failure['error_kind']}: {failure['last_error']}"
+            ),
             markup=False,
         )
 
@@ -182,7 +180,7 @@ def switch_model() -> None:
             refused=lambda recording_id, reason: refused.append(f"{recording_id}: {reason}"),
         )
     for line in refused:
-        err.print(f"refused: {line}", markup=False)
+        err.print(printable(f"refused: {line}"), markup=False)
     out.print(f"{embedded:,} chunks embedded; search reads {embedder.model}")
     if refused:
         out.print(f"{len(refused)} chunks have no vector of it: search does not find them")
@@ -267,4 +265,4 @@ def print_summary(summary: Any) -> None:
             f" {summary.failed} failed, {summary.pending_remaining} still to do"
         )
     if summary.error:
-        err.print(summary.error, style="red", markup=False)
+        err.print(printable(summary.error), style="red", markup=False)

@@ -7,13 +7,7 @@ from typing import Literal, cast
 
 import click
 
-from embedding_assets.cli.terminal import (
-    FAILED,
-    as_json_option,
-    err,
-    out,
-    spinner,
-)
+from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, printable, spinner
 from embedding_assets.settings import Settings
 
 
@@ -38,10 +32,11 @@ def import_(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
         for notice in report.notices:
-            err.print(f"[yellow]note:[/] {notice.place}: {notice.reason}")
+            err.print("note:", style="yellow", end=" ")
+            err.print(printable(f"{notice.place}: {notice.reason}"), markup=False)
         for rejection in report.rejected:
             err.print("rejected:", style="red", end=" ")
-            err.print(str(rejection), markup=False)
+            err.print(printable(str(rejection)), markup=False)
         out.print(
             f"{report.imported} imported, {report.unchanged} unchanged,"
             f" {len(report.rejected)} rejected"

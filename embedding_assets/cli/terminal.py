@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 def complain(error: Exception) -> None:
     """Tells an error in one line; its text is printed as it is, not as markup."""
     err.print("error:", style="red", end=" ")
-    err.print(str(error), markup=False)
+    err.print(printable(str(error)), markup=False)
 
 
 def as_json_option(function: Callable[..., Any]) -> Callable[..., Any]:
