@@ -1,5 +1,6 @@
 """The plans of the statements that run often: none reads a whole table."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +29,20 @@ FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
 INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
 SELECT 'm', sha256((n || ':' || p)::bytea), '[1,2]', 1
 FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
+INSERT INTO chunk_words (language, recording_id, chunk_index, words)
+SELECT 'english', recording_id, chunk_index,
+       to_tsvector('english', 'text about w' || hashtext(recording_id) % 500)
+FROM transcript_chunks;
+INSERT INTO published_recordings (recording_id, title, recorded_at, source_platform, user_id,
+                                  speaker_names, chunk_count)
+SELECT 'r' || n, 'Title t' || n % 500, now() - n * interval '1 hour', 'p' || n % 500,
+       'u' || n % 500, ARRAY['s' || n % 500], 3
+FROM generate_series(1, 20000) AS n;
+INSERT INTO search_lexemes
+SELECT 'english', word, ndoc FROM ts_stat('SELECT words FROM chunk_words');
+INSERT INTO search_lexemes SELECT 'english', 'x' || n, 1 FROM generate_series(1, 40000) AS n;
+UPDATE search_languages SET counted_chunks = 60000, mean_words = 2;
+INSERT INTO embedding_models (model, dimensions, is_live) VALUES ('m', 2, true);
 INSERT INTO embedding_attempts
     (attempt_id, recording_id, run_id, lane, outcome, embedded, seconds, finished_at)
 SELECT gen_random_uuid(), 'r' || n, 'run ' || n / 100, 'standard', 'published', 1, 1,
@@ -56,6 +71,7 @@ OFTEN: dict[str, dict[str, Any]] = {
     "segments": {"recording_id": "r1"},
     "transcript_version": {"recording_id": "r1"},
     "withdraw_chunks": {"recording_id": "r1"},
+    "store_words": {"recording_id": "r1"},
     "stored_hashes": {"model": "m", "hashes": HASHES},
     "hold_vectors": {"model": "m", "hashes": HASHES},
     "least_recently_reconciled": {"limit": 500},
@@ -89,8 +105,10 @@ def filled(server: Any, migrated_template: str) -> Any:
 def test_what_runs_often_reads_no_whole_table(filled: str, statement: str) -> None:
     with Database(filled) as database, database.transaction() as connection:
         plan = _plan(connection, _statement(statement), OFTEN[statement])
-    # There are a handful of models.
-    assert "Seq Scan" not in plan.replace("Seq Scan on embedding_models", ""), plan
+    # There are a handful of models and of languages.
+    for small in ("embedding_models", "search_languages"):
+        plan = plan.replace(f"Seq Scan on {small}", "")
+    assert "Seq Scan" not in plan, plan
 
 
 def test_health_reads_the_queue_and_the_calls_and_no_larger_table(filled: str) -> None:
@@ -105,6 +123,44 @@ def test_an_inspection_finds_each_vector_by_both_columns_of_its_index(filled: st
     with Database(filled) as database, database.transaction() as connection:
         plan = _plan(connection, health.look_at.sql, {"recording_ids": ["r1", "r2"]})
     assert re.search(r"Index Cond: \(\(model = .*\) AND \(content_hash = ", plan), plan
+
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "words": {"mode": "keyword"},
+    "words and meaning": {"mode": "hybrid"},
+    "recordings": {"filters": {"recordings": ["r1", "r2"]}},
+    "title": {"filters": {"title": "t7"}},
+    "dates": {"filters": {"from": str(datetime.now(UTC) - timedelta(hours=30))}},
+    "platform": {"filters": {"platforms": ["p7"]}},
+    "owner": {"filters": {"owners": ["u7"]}},
+    "speaker": {"filters": {"speakers": ["S7"]}},
+}
+LARGE = ("transcript_chunks", "chunk_words_english", "published_recordings", "search_lexemes")
+SCANNED = """
+SELECT jsonb_object_agg(relname, seq_scan), (
+    SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = 'chunk_words_english_words')
+FROM pg_stat_user_tables WHERE relname = ANY(%s)
+"""
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_reads_the_large_tables_by_their_indexes(filled: str, name: str) -> None:
+    """The statements are made inside of a function: what they really read is what counts."""
+    asked = {"mode": "hybrid", "filters": {}, **SEARCHES[name]}
+    with psycopg.connect(filled, autocommit=True) as connection:
+        before = connection.execute(SCANNED, [list(LARGE)]).fetchone()
+        connection.execute(
+            "SELECT count(*) FROM search_transcript_chunks('w7 of w9', '[1,2]', %s, %s)",
+            [asked["mode"], json.dumps(asked["filters"])],
+        )
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        connection.execute("SELECT pg_stat_clear_snapshot()")
+        after = connection.execute(SCANNED, [list(LARGE)]).fetchone()
+    assert before is not None
+    assert after is not None
+    assert after[0] == before[0], "a large table was read whole"
+    if not asked["filters"]:
+        assert after[1] > (before[1] or 0), "the index on words was not read"
 
 
 def _statement(name: str) -> str:

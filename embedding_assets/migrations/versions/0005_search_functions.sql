@@ -374,7 +374,9 @@ BEGIN
             'SELECT c.recording_id, c.chunk_index'
             ' FROM chunk_similarities($1, ARRAY(SELECT content_hash FROM transcript_chunks AS w'
             '  WHERE w.recording_id = ANY($2))) AS near'
-            ' JOIN transcript_chunks AS c ON c.content_hash = near.content_hash'
+            ' CROSS JOIN LATERAL (SELECT * FROM transcript_chunks AS each'
+            '  WHERE each.content_hash = near.content_hash AND each.recording_id = ANY($2)'
+            '  OFFSET 0) AS c'
             ' JOIN chunk_words AS w USING (recording_id, chunk_index)'
             ' WHERE %s ORDER BY near.similarity DESC LIMIT %s', narrowed, candidates)
         ELSE format(
