@@ -96,7 +96,7 @@ def copy() -> None:
         vectors = connection.execute(
             "SELECT model, content_hash, embedding, token_count FROM chunk_embeddings", binary=True
         ).fetchall()
-        connection.execute("TRUNCATE transcript_chunks, chunk_embeddings")
+        connection.execute("TRUNCATE transcript_chunks, chunk_embeddings, chunk_words")
         started = time.monotonic()
         _copy(
             connection,
@@ -110,6 +110,12 @@ def copy() -> None:
             sql.copy_chunks.sql,
             COPY_TYPES,
             chunks,
+        )
+        # What publishing writes beside: words, and a row for each recording.
+        connection.execute(
+            "INSERT INTO chunk_words (language, recording_id, chunk_index, words)"
+            " SELECT 'english', recording_id, chunk_index, to_tsvector('english', chunk_text)"
+            " FROM transcript_chunks"
         )
         print(time.monotonic() - started)
 

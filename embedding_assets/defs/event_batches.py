@@ -24,7 +24,7 @@ LONGEST_WAIT = 1.0  # seconds that an event may lie unwritten: a killed process 
 def log_in_batches(
     context: dg.OpExecutionContext, materializations: Iterable[dg.AssetMaterialization]
 ) -> None:
-    """Logs each event within a second, also while the next is long in coming, and all at the end.
+    """Logs each event within a second, even while the next takes long, and the rest at the end.
 
     What the iterable raises is raised after what it gave before has been logged.
     """

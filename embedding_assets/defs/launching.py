@@ -1,4 +1,4 @@
-"""Asks Dagster which runs are unfinished, and words the requests for new ones."""
+"""Asks Dagster which runs are unfinished, and builds the requests for new ones."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ def worker_request(settings: Settings, *, run_key: str | None = None) -> dg.RunR
 def relaunch_requests(
     run_id: str, partitions: Sequence[str], worker: Sequence[str]
 ) -> list[dg.RunRequest]:
-    """Runs with small batches in place of one that ended badly; each once, whatever happens."""
+    """Small-batch runs that replace a failed one; their run keys make each launch once."""
     config = {"lane": "small_batch", "take_over": run_id}
     tags = {RELAUNCH_OF_TAG: run_id}
     requests = [

@@ -38,10 +38,10 @@ from embedding_assets.health.system import system_health
 from embedding_assets.settings import Settings
 
 MOST_KEYS_A_TICK = 20_000
-# Runs that replace others, unfinished at once; past that many the queue goes on alone.
+# Re-launched runs that may be unfinished at once; with more, the schedule's workers do the rest.
 MOST_RELAUNCHED = 20
 ALERT_TAG = "embedding_assets/alert"  # the attempt that a run is
-# The op takes half a minute at most. A run in the queue is not dead: to ask again would tell twice.
+# The op takes half a minute at most. A queued run is not dead: another would send the alert twice.
 DEAD_AFTER = timedelta(minutes=10)
 ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
 
@@ -65,7 +65,7 @@ def discover_recordings(
     changes = partition_changes(
         recording_ids, context.instance.get_dynamic_partitions(RECORDINGS), work.held
     )
-    # More workers than the first are the schedule's business.
+    # The sensor starts one worker; the schedule starts more.
     settings = Settings()
     living = living_workers(settings, context.instance, work.holders)
     start = workers_wanted(work.due, len(living), most=1)

@@ -1,4 +1,4 @@
-"""Which runs are alive, and what to launch in place of those that ended badly: pure decisions."""
+"""Which runs are alive, and what to launch in place of failed ones: pure decisions."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta

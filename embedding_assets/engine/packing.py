@@ -47,7 +47,7 @@ class Packer:
         self._packed.extendleft(reversed(requests))
 
     def turn(self) -> None:
-        """Of the requests that were put back, those that would come last come first."""
+        """Reverses the order of the requests that were put back."""
         self._packed.reverse()
 
     def queued(self, hashes: Collection[bytes]) -> list[bytes]:

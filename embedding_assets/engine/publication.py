@@ -115,9 +115,9 @@ def give_back(
     attempts: Iterable[tuple[Claim, AttemptFigures]],
     reason: EmbeddingAssetsError | None = None,
 ) -> None:
-    """Writes down what attempts cost that came to no end; the queue is told nothing.
+    """Records what attempts cost that were released; the queue is not changed.
 
-    That needs no claim: what was spent was spent, whoever holds the recording now.
+    That needs no claim: the cost is real, whichever run holds the recording now.
     """
     for claim, figures in attempts:
         _record(
@@ -134,7 +134,7 @@ def give_back(
 def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
     """Locks the queue row; False when this very attempt ended already.
 
-    That is so after a commit whose answer was lost: the work is done, and must not be done twice.
+    That happens when the connection broke before the answer to a commit: it must not run twice.
     """
     row = sql.lock_claim(connection, recording_id=claim.recording_id, run_id=run_id)
     if row is not None:

@@ -29,15 +29,16 @@ class Claim:
 
     recording_id: str
     attempts: int  # failed ones before this
-    crashes: int = 0  # runs that died with it in their hands
+    crashes: int = 0  # of runs that held it among others
     was_refused: bool = False  # by the model, the last time it failed
     attempt_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
 def most_at_once(crashes: int) -> int:
-    """How many equally suspect recordings a run may hold: 64, 16, 4, and from four crashes on one.
+    """How many recordings with this number of crashes one run may claim: 64, 16, 4, then 1.
 
-    So a recording that kills its process is alone soon, and its neighbours are cleared in groups.
+    The groups get smaller with each crash, so that a recording that kills its process is soon in a
+    group of its own, and the others are cleared.
     """
     return max(1, SUSPECTS_AT_ONCE >> 2 * crashes) if crashes else CLAIM_SIZE
 
@@ -45,8 +46,9 @@ def most_at_once(crashes: int) -> int:
 class Claims:
     """What one run holds: takes leases, renews them, gives them back.
 
-    Suspects, which runs that died have held, are taken after all others, the least suspect first,
-    and only by a run that holds nothing else: if it dies too, one of them did it.
+    Recordings that a crashed run held are in quarantine: they are claimed after all others, those
+    with the fewest crashes first, and only by a run that holds nothing else. If that run crashes
+    too, one of them is the cause.
     """
 
     def __init__(self, database: Database, run_id: str, lease: timedelta = LEASE) -> None:
@@ -56,12 +58,13 @@ class Claims:
         self._renewed = time.monotonic()
         self._held: dict[str, Claim] = {}
         self.dead_runs: set[str] = set()
-        """Runs that held claims when they died, as this one found out."""
+        """Runs whose leases expired, as this run found out."""
 
     def due(self, *, time_budget: timedelta | None = None) -> Iterator[Claim | None]:
         """Takes what is due, oldest first, until nothing is or the time budget is spent.
 
-        None says: not before this run has ended what it holds.
+        It gives None where the next recordings are in quarantine and this run still holds others:
+        the caller ends those first, then asks again.
         """
         started = time.monotonic()
         while time_budget is None or time.monotonic() - started < time_budget.total_seconds():
@@ -125,9 +128,9 @@ class Claims:
         return claims
 
     def _must_wait(self, crashes: int) -> bool:
-        """Whether what this run holds and what it would take may not be held together."""
-        suspects = bool(crashes) or any(claim.crashes for claim in self._held.values())
-        return bool(self._held) and suspects
+        """Whether this run must end what it holds before it may claim more."""
+        in_quarantine = bool(crashes) or any(claim.crashes for claim in self._held.values())
+        return bool(self._held) and in_quarantine
 
     def _expire(self, connection: Connection, dead_run: str | None = None) -> None:
         rows = sql.expire_claims(
@@ -154,7 +157,7 @@ class Claims:
         return _claims(rows)
 
     def _claim_due(self, connection: Connection) -> list[Claim] | None:
-        """None: something is due, but must wait until this run has ended what it holds."""
+        """The claims; None where something is due that this run may not hold beside the rest."""
         self._expire(connection)
         crashes = sql.fewest_crashes_due(connection)
         if crashes is None:

@@ -121,7 +121,7 @@ class _Filling:
             self._record(recording_id, figures)
             raise
         else:
-            # Written down first: from here on it is paid, whatever becomes of the vectors.
+            # Recorded before the vectors are stored: it is paid even if storing them fails.
             figures = self._figures(
                 started,
                 embedded=len(inputs),
@@ -170,7 +170,7 @@ class _Filling:
 
 def _make_live(connection: Connection, model: str, refused: Iterable[bytes]) -> bool:
     """Switches, unless a text was published meanwhile that the model has no vector of."""
-    # First the lock that publications share, then the look: what was being published is seen.
+    # The lock first: publications hold it too, so that the look sees all that they published.
     is_whole = False
     with connection.transaction() as switch:
         sql.retire_live_model(connection)

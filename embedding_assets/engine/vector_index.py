@@ -204,7 +204,7 @@ class Builder:
                     self._drop(connection, f"{part.index_name}_ccnew")  # of an interrupted one
                     connection.execute(_REINDEX.format(compose.Identifier(part.index_name)))
             state = sql.index_state(connection, index_name=part.index_name)
-            # Search's plans rest on what is known of the table, and it has grown by a part.
+            # The planner's statistics are of the table before this part was added.
             connection.execute("ANALYZE chunk_embeddings")
         if state is None or not state.is_valid:
             raise TransientError(f"{part.index_name} was not built to its end")
@@ -239,7 +239,7 @@ class Builder:
                 ("lock_timeout", f"{SETTLE_SECONDS}s"),
                 ("maintenance_work_mem", self._memory),
                 ("max_parallel_maintenance_workers", str(self._workers)),
-                # A build whose client was killed ends too, and does not go on unseen.
+                # The server ends a build whose client was killed, instead of finishing it.
                 ("client_connection_check_interval", "5s"),
             ):
                 try:

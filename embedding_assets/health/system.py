@@ -1,4 +1,4 @@
-"""The system's health as the settings judge it, whatever is broken."""
+"""Measures the system's health and judges it by the settings; a failure to measure is a finding."""
 
 import contextlib
 from datetime import timedelta
@@ -14,7 +14,7 @@ from embedding_assets.wiring import build_embedder
 
 
 def thresholds(settings: Settings) -> Thresholds:
-    """What the settings call bad."""
+    """The thresholds of the settings."""
     return Thresholds(
         dead_letters_warning=settings.health_dead_letters_warning,
         dead_letters_critical=settings.health_dead_letters_critical,

@@ -19,7 +19,7 @@ ON CONFLICT (recording_id) DO NOTHING;
 SELECT enqueue_recordings(:recording_ids::text[]);
 
 -- name: deleted_calls()
--- Recordings whose call is gone, and that nobody is told of yet.
+-- Recordings whose call was deleted and that are not queued for withdrawal yet.
 SELECT queued.recording_id
 FROM embedding_queue AS queued
 WHERE queued.status IN ('completed', 'dead_letter')
@@ -34,12 +34,12 @@ ORDER BY reconciled_at
 LIMIT :limit;
 
 -- name: mark_reconciled(recording_ids)!
--- Puts these recordings at the end of the line.
+-- These were compared now: the others come first the next time.
 UPDATE embedding_queue SET reconciled_at = now()
 WHERE recording_id = ANY(:recording_ids::text[]);
 
 -- name: retry(recording_ids, force, max_recoveries)
--- A person's word: these are due now, with all their attempts before them.
+-- Makes these due now, with their attempts and recoveries set back to none; a person asked for it.
 UPDATE embedding_queue
 SET status = 'pending', attempts = 0, recoveries = 0, crashes = 0, next_attempt_at = now(),
     enqueued_at = now()
@@ -76,12 +76,12 @@ WHERE recording_id = ANY(:recording_ids::text[])
 ORDER BY recording_id;
 
 -- name: fewest_crashes_due()$
--- How suspect the least suspect is of what is due; NULL when nothing is.
+-- The fewest crashes that a recording has of those that are due; NULL when none is due.
 SELECT min(crashes) FROM embedding_queue
 WHERE status IN ('pending', 'failed') AND next_attempt_at <= now();
 
 -- name: claim_due(run_id, lease, crashes, limit)
--- Takes the equally suspect that have waited longest, skipping what others are taking.
+-- Claims recordings with this number of crashes, those due longest first, past locked rows.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease
@@ -96,12 +96,12 @@ WHERE claimed.recording_id = due.recording_id
 RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
 -- name: fewest_crashes_of(recording_ids)$
--- The same of these recordings, whatever their state, except those that a living run holds.
+-- The fewest crashes among these recordings, in any state, but not under a valid lease.
 SELECT min(crashes) FROM embedding_queue
 WHERE recording_id = ANY(:recording_ids::text[]) AND status <> 'processing';
 
 -- name: claim_these(run_id, lease, recording_ids, crashes, limit)
--- Takes the equally suspect of these, whatever their state, except those that a living run holds.
+-- Claims those of these with this number of crashes, in any state, but not under a valid lease.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease
@@ -117,12 +117,12 @@ WHERE claimed.recording_id = free.recording_id
 RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
 -- name: fewest_crashes_of_dead_letters(max_recoveries)$
--- The same of the dead letters that may be tried again without a person.
+-- The fewest crashes among the dead letters that may be recovered without a person.
 SELECT min(crashes) FROM embedding_queue
 WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_at <= now();
 
 -- name: claim_dead_letters(run_id, lease, max_recoveries, crashes, limit)
--- Takes the equally suspect that have waited longest, except those that wait for a person.
+-- Claims dead letters with this number of crashes, oldest first, not those past the recovery limit.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
@@ -138,8 +138,8 @@ WHERE claimed.recording_id = due.recording_id
 RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
 -- name: renew_leases(lease, run_id)!
--- Says that this run is alive.
--- In order, and past rows that a recorder's transaction holds: never wait for those.
+-- Renews this run's leases. Rows are locked in order, and rows that a recorder's transaction has
+-- locked are skipped: a renewal never waits for those.
 UPDATE embedding_queue AS renewed SET lease_expires_at = now() + :lease
 FROM (
     SELECT recording_id FROM embedding_queue
@@ -175,7 +175,7 @@ SET status = CASE WHEN attempts + 1 >= :max_attempts THEN 'dead_letter' ELSE 'fa
 WHERE recording_id = :recording_id;
 
 -- name: release(run_id, max_attempts)!
--- Gives back all that a run still holds, as it was; costs neither an attempt nor a recovery.
+-- Releases the leases of a run; no attempt and no recovery is counted.
 UPDATE embedding_queue AS released
 SET status = CASE WHEN attempts >= :max_attempts THEN 'dead_letter' ELSE 'pending' END,
     recoveries = CASE WHEN attempts >= :max_attempts THEN greatest(recoveries - 1, 0)
@@ -196,7 +196,7 @@ DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 -- name: expire_claims(dead_run, run_id, error, max_attempts)
 -- Takes back what dead runs held, and one run that is known to be dead.
 -- A crash is an attempt of a recording that the dead run held alone: nothing else can have killed
--- it. Of several nobody knows which one did: they are due at once, at no cost but suspicion.
+-- it. Where it held several, each gets a crash and is due at once: they go into quarantine.
 WITH dead_runs AS (
     -- All leases of a run are renewed together, but for rows that are locked at that moment.
     SELECT claimed_by AS run_id, count(*) AS held FROM embedding_queue
@@ -287,7 +287,7 @@ SELECT count(*) FILTER (WHERE outcome IN ('published', 'source_gone')) AS proces
 FROM embedding_attempts WHERE run_id = :run_id;
 
 -- name: count_due()$
--- What a worker would find: due, left by a dead run, never queued, or deleted untold.
+-- What a worker would claim or withdraw: due, lease expired, never queued, or call deleted.
 SELECT (
     SELECT count(*) FROM embedding_queue
     WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()

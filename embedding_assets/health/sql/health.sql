@@ -1,5 +1,5 @@
 -- name: limit_statements()$
--- A look that hangs, behind a lock or on a sick disk, must end in a finding.
+-- Bounds the statements of a health query: one that waits for a lock or a disk ends in a finding.
 SELECT set_config('statement_timeout', '30s', true);
 
 -- name: health_numbers(max_attempts, max_recoveries)^

@@ -299,7 +299,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     few constant bigint := 5000; -- chunks that are compared all, whatever the question
-    candidates constant integer := 200; -- of each side
+    candidates constant integer := 100; -- of each side
     most_scored constant bigint := 6000; -- chunks with one of the rarest words: some 15 ms
     live search_languages;
     parsed record;
