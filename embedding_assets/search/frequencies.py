@@ -75,7 +75,7 @@ def _forget_if_drifted(connection: Connection, language: str) -> bool:
     if known is None:
         return False
     there = sql.count_chunks(connection, language=language)
-    if known.counted_chunks - there <= MOST_DRIFT * there:
+    if abs(known.counted_chunks - there) <= MOST_DRIFT * there:
         return False
     sql.forget_counts(connection, language=language)
     return True

@@ -1,11 +1,13 @@
 """Changing the language: search goes on meanwhile, and nothing that is published is missed."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.search import languages
 from embedding_assets.search.languages import live_language, switch_language
 from embedding_assets.search.search import Mode, search
@@ -67,3 +69,36 @@ def test_search_goes_on_and_what_is_published_meanwhile_is_found(
 def test_a_language_that_the_server_does_not_have_is_named(database: Database) -> None:
     with pytest.raises(ConfigurationError, match="SEARCH_LANGUAGE"):
         switch_language(database, "klingon")
+
+
+def test_what_is_being_published_when_the_language_comes_is_not_missed(
+    database: Database, database_url: str, publish: Publish, ask: Any
+) -> None:
+    publish({"a": ["The zebra ran."]})
+    with Database(database_url) as other, ThreadPoolExecutor(1) as pool:
+        with other.transaction() as connection:
+            # As a publication that has written its words, in the languages that it knew of.
+            connection.execute(
+                "INSERT INTO transcript_chunks (recording_id, chunk_index, chunk_text,"
+                " content_hash, token_count, speakers, first_position, last_position)"
+                " VALUES ('b', 0, 'A late zebra.', sha256('b'), 1, '{}', 0, 0)"
+            )
+            connection.execute(
+                "INSERT INTO chunk_words (language, recording_id, chunk_index, words)"
+                " VALUES ('english', 'b', 0, to_tsvector('english', 'A late zebra.'))"
+            )
+            switching = pool.submit(switch_language, database, "simple")
+            time.sleep(0.5)
+            assert not switching.done()
+        switching.result(timeout=30)
+    assert ask("zebra") == {"a", "b"}
+
+
+def test_a_transaction_that_never_ends_is_named(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(languages, "SETTLE_SECONDS", 0.2)
+    with Database(database_url) as other, other.transaction() as connection:
+        connection.execute("SELECT pg_current_xact_id()")
+        with pytest.raises(TransientError, match="open for"):
+            switch_language(database, "simple")

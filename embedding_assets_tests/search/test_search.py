@@ -238,7 +238,19 @@ def test_an_empty_question_is_an_error(database: Database, api: LoopbackAPI, que
 
 @pytest.mark.parametrize(
     "question",
-    ["'", "\\", "a' | b", "' & !x:*", "%s $1 {}", '"', '-"', "- -", "\x00zebra", "é" * 9_000],
+    [
+        "'",
+        "\\",
+        "a' | b",
+        "' & !x:*",
+        "%s $1 {}",
+        '"',
+        '-"',
+        "- -",
+        "\x00zebra",
+        "é" * 9_000,
+        " ".join(f"word{n}" for n in range(2_000)),
+    ],
 )
 def test_whatever_is_typed_is_no_error(publish: Publish, ask: Any, question: str) -> None:
     publish({"a": ["The zebra's \\ 'budget' is here.", "Yes."]})

@@ -73,9 +73,9 @@ REVOKE EXECUTE ON FUNCTION nearest_chunk_vectors, chunk_similarities FROM PUBLIC
 
 FUNCTIONS = (
     "search_transcript_chunks(text, vector, text, jsonb, integer, integer)",
-    "title_query(text)",
-    "lower_texts(jsonb)",
-    "texts(jsonb)",
+    "search_title_query(text)",
+    "search_lower_texts(jsonb)",
+    "search_texts(jsonb)",
     "wanted_recordings(jsonb)",
     "weigh_words(tsvector, search_languages, bigint)",
     "lexeme_weights(tsvector, search_languages)",

@@ -152,6 +152,8 @@ LANGUAGE sql STABLE AS $$
     ) AS asked
     LEFT JOIN search_lexemes AS known
         ON known.language = live.language AND known.lexeme = asked.lexeme
+    ORDER BY coalesce(known.chunks, 0), asked.lexeme
+    LIMIT 32 -- the rarest: a question may be a whole page
 $$;
 
 -- What a question's words are worth, and where they are looked for.
@@ -242,36 +244,36 @@ BEGIN
             CASE WHEN filters ? 'recordings' THEN 'recording_id = ANY($1)' END,
             CASE WHEN filters ? 'speakers' THEN 'speaker_names && $2' END,
             CASE WHEN filters ? 'title' THEN
-                'to_tsvector(''simple'', coalesce(title, '''')) @@ title_query($3)' END,
+                'to_tsvector(''simple'', coalesce(title, '''')) @@ search_title_query($3)' END,
             CASE WHEN filters ? 'from' THEN 'recorded_at >= $4' END,
             CASE WHEN filters ? 'until' THEN 'recorded_at < $5' END,
             CASE WHEN filters ? 'platforms' THEN 'source_platform = ANY($6)' END,
             CASE WHEN filters ? 'owners' THEN 'user_id = ANY($7)' END,
             CASE WHEN excluded ? 'recordings' THEN 'recording_id <> ALL($8)' END,
             CASE WHEN excluded ? 'title' THEN
-                'NOT to_tsvector(''simple'', coalesce(title, '''')) @@ title_query($9)' END,
+                'NOT to_tsvector(''simple'', coalesce(title, '''')) @@ search_title_query($9)' END,
             CASE WHEN excluded ? 'platforms' THEN
                 '(source_platform = ANY($10)) IS NOT TRUE' END,
             CASE WHEN excluded ? 'owners' THEN '(user_id = ANY($11)) IS NOT TRUE' END))
     INTO ids, chunks
-    USING texts(filters -> 'recordings'), lower_texts(filters -> 'speakers'), filters ->> 'title',
+    USING search_texts(filters -> 'recordings'), search_lower_texts(filters -> 'speakers'), filters ->> 'title',
           (filters ->> 'from')::timestamptz, (filters ->> 'until')::timestamptz,
-          texts(filters -> 'platforms'), texts(filters -> 'owners'),
-          texts(excluded -> 'recordings'), excluded ->> 'title', texts(excluded -> 'platforms'),
-          texts(excluded -> 'owners');
+          search_texts(filters -> 'platforms'), search_texts(filters -> 'owners'),
+          search_texts(excluded -> 'recordings'), excluded ->> 'title', search_texts(excluded -> 'platforms'),
+          search_texts(excluded -> 'owners');
 END $$;
 
 -- A JSON array's texts.
-CREATE FUNCTION texts(list jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION search_texts(list jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
     SELECT array_agg(each) FROM jsonb_array_elements_text(list) AS each
 $$;
 
-CREATE FUNCTION lower_texts(list jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION search_lower_texts(list jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
     SELECT array_agg(lower(each)) FROM jsonb_array_elements_text(list) AS each
 $$;
 
 -- Every word of a title filter, the last one perhaps not typed to its end.
-CREATE FUNCTION title_query(title text) RETURNS tsquery LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION search_title_query(title text) RETURNS tsquery LANGUAGE sql IMMUTABLE AS $$
     SELECT (string_agg(lexeme_query(lexeme)::text, ' & ') || ':*')::tsquery
     FROM unnest(to_tsvector('simple', title))
 $$;
@@ -305,8 +307,8 @@ DECLARE
     parsed record;
     weighed record;
     wanted record;
-    said_by text[] := lower_texts(filters -> 'speakers');
-    not_said_by text[] := lower_texts(filters -> 'exclude' -> 'speakers');
+    said_by text[] := search_lower_texts(filters -> 'speakers');
+    not_said_by text[] := search_lower_texts(filters -> 'exclude' -> 'speakers');
     narrowed text; -- condition on `words`, a row of chunk_words
     is_meant boolean;
     word_branch text;

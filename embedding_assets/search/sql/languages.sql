@@ -28,6 +28,14 @@ WITH missing AS (
 )
 SELECT (SELECT count(*) FROM missing) AS found, (SELECT count(*) FROM stored) AS filled;
 
+-- name: next_transaction()$
+-- An id that no transaction has had yet which began before this one.
+SELECT pg_current_xact_id()::text;
+
+-- name: have_ended(before)$
+-- Whether every transaction with an older id has ended.
+SELECT pg_snapshot_xmin(pg_current_snapshot()) >= :before::text::xid8;
+
 -- name: retire_language()!
 -- First half of the switch; readers see neither half, only the transaction's whole.
 UPDATE search_languages SET is_live = false WHERE is_live;
