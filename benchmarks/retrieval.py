@@ -46,6 +46,8 @@ STRICT_SHARE = 0.1
 DEPTH = 200  # hits that reciprocal rank fusion takes of each side
 COMMITTEES = ("education", "covid")  # how their titles begin
 RANK_CONSTANT = 60
+SHARES = (0.5, 0.05, 0.005, 0.0005)
+FILTERED_QUESTIONS = 100
 
 Vector = NDArray[np.float32]
 Place = tuple[str, int]
@@ -267,6 +269,68 @@ def measure(
     return {way: np.array(each) for way, each in found.items()}, np.array(strict), took
 
 
+def recall_under_filters(
+    database: Database,
+    questions: Sequence[Question],
+    meetings: Sequence[Meeting],
+    vectors: Vectors,
+) -> Iterator[tuple[str, float, int]]:
+    """How many of the ten truly nearest chunks a narrowed search by meaning finds.
+
+    Gives the filter, the recall, and how many searches gave fewer hits than there were. Random
+    recordings are drawn until they hold the share of the chunks; the last filter is of recordings
+    that hold none of the thousand chunks nearest to the question.
+    """
+    sizes = {meeting.recording_id: len(meeting.chunks) for meeting in meetings}
+    everything = sum(sizes.values())
+    for share in (*SHARES, None):
+        found = there = short = 0
+        for number, question in enumerate(questions):
+            vector = vectors[question.text]
+            with database.transaction() as connection:
+                if share is None:
+                    wanted = _far_from(connection, vector)
+                else:
+                    wanted = _drawn(sizes, share * everything, seed=number)
+                exact = connection.execute(
+                    "SELECT recording_id, chunk_index FROM transcript_chunks"
+                    " JOIN chunk_embeddings USING (content_hash) WHERE recording_id = ANY(%s)"
+                    " ORDER BY embedding <=> %s LIMIT 10",
+                    [wanted, vector],
+                ).fetchall()
+                hits = connection.execute(
+                    "SELECT recording_id, chunk_index"
+                    " FROM search_transcript_chunks(%s, %s, 'semantic', %s, 10, 10)",
+                    [question.text, vector, json.dumps({"recordings": wanted})],
+                ).fetchall()
+            found += len(set(exact) & set(hits))
+            there += len(exact)
+            short += len(hits) < len(exact)
+        name = "far from the question" if share is None else f"{share:.2%} of the chunks"
+        yield name, found / there, short
+
+
+def _drawn(sizes: dict[str, int], chunks: float, *, seed: int) -> list[str]:
+    """Recordings in random order until they hold so many chunks."""
+    wanted: list[str] = []
+    names = list(sizes)
+    for place in np.random.default_rng(seed).permutation(len(names)):
+        if sum(sizes[name] for name in wanted) >= chunks:
+            break
+        wanted.append(names[place])
+    return wanted
+
+
+def _far_from(connection: Connection, vector: Vector) -> list[str]:
+    rows = connection.execute(
+        "SELECT recording_id FROM published_recordings WHERE recording_id NOT IN ("
+        " SELECT recording_id FROM transcript_chunks JOIN chunk_embeddings USING (content_hash)"
+        " ORDER BY embedding <=> %s LIMIT 1000)",
+        [vector],
+    )
+    return [row.recording_id for row in rows]
+
+
 @click.command(help=__doc__)
 @click.option(
     "--data", type=click.Path(exists=True, path_type=Path), default=ROOT.parent / "shared" / "data"
@@ -303,6 +367,14 @@ def main(data: Path) -> None:
                 f"{name}: a default search took {np.median(took):.0f} ms (median),"
                 f" {np.quantile(took, 0.95):.0f} ms (p95), without the question's embedding"
             )
+        narrowed = Table(
+            "filter", "recall@10", "too few hits", title="a narrowed search by meaning"
+        )
+        sample = questions[:: max(1, len(questions) // FILTERED_QUESTIONS)]
+        for filter_, recall, short in recall_under_filters(database, sample, meetings, vectors):
+            narrowed.add_row(filter_, f"{recall:.3f}", f"{short} of {len(sample)}")
+            results.append({"set": "filtered", "way": filter_, "recall": recall, "short": short})
+    Console(width=110).print(narrowed)
     Console(width=110).print(table)  # names and columns whole, also in a log
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "retrieval.json").write_text(json.dumps(results, indent=2))

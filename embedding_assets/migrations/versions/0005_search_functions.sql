@@ -39,8 +39,10 @@ DECLARE
         ' WHERE %6$s ORDER BY stored.differing LIMIT %5$s)';
 BEGIN
     SELECT model, dimensions INTO live FROM embedding_models WHERE is_live;
-    -- More vectors are compared whole where each has fewer signs.
-    picked := greatest(candidates, least(400, 150000 / live.dimensions));
+    -- More vectors are compared whole where each has fewer signs; and where a filter leaves what is
+    -- far from the question, of which signs tell less.
+    picked := greatest(candidates, least(400, 150000 / live.dimensions))
+        * CASE WHEN by_recording THEN 2 ELSE 1 END;
     FOR part IN
         SELECT from_id, to_id FROM vector_index_parts
         WHERE model = live.model AND state = 'sealed' ORDER BY from_id
