@@ -26,7 +26,9 @@ LONG = 29  # of them, over three hours: 10,000 chunks altogether
 LATENCIES_MS = (0, 100)
 
 EMPTY = """
-TRUNCATE transcript_chunks, chunk_embeddings, embedding_attempts;
+TRUNCATE transcript_chunks, chunk_words, published_recordings, search_lexemes, chunk_embeddings,
+    embedding_attempts;
+UPDATE search_languages SET counted_chunks = 0, counted_until = 0, mean_words = 0;
 UPDATE embedding_queue SET status = 'pending', completed_at = NULL, claimed_by = NULL,
     lease_expires_at = NULL, next_attempt_at = now();
 VACUUM FULL embedding_queue;

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from embedding_assets.defs.assets.embedding_health import embedding_health
+from embedding_assets.defs.assets.retrieval_quality import retrieval_quality
 from embedding_assets.defs.assets.sources import fathom_calls, fathom_transcripts
 from embedding_assets.defs.assets.transcript_chunks import transcript_chunks
 from embedding_assets.defs.assets.vector_index import vector_index
@@ -30,7 +31,14 @@ from embedding_assets.defs.sensors import (
 from embedding_assets.settings import Settings
 
 defs = dg.Definitions(
-    assets=[fathom_calls, fathom_transcripts, transcript_chunks, vector_index, embedding_health],
+    assets=[
+        fathom_calls,
+        fathom_transcripts,
+        transcript_chunks,
+        vector_index,
+        embedding_health,
+        retrieval_quality,
+    ],
     asset_checks=[health_checks],
     jobs=[
         embed_recordings,

@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     # How long a search waits for the question's vector; then it goes on with words alone.
     search_embedding_seconds: float = Field(default=2.0, gt=0)
 
+    # A file of questions with known answers, and the share of them (per cent) whose answer must be
+    # among the best five hits.
+    evaluation_questions: Path | None = None
+    evaluation_floor: float = Field(default=0.0, ge=0, le=100)
+
     # A call's title may be private: whether Dagster's events show it.
     share_titles: bool = False
 

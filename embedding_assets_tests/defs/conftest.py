@@ -39,6 +39,8 @@ EMPTY = """
             EXECUTE format('DELETE FROM %I', name);
             IF name = 'integrity_progress' THEN  -- it has its one row always
                 INSERT INTO integrity_progress DEFAULT VALUES;
+            ELSIF name = 'search_languages' THEN
+                INSERT INTO search_languages (language, is_live) VALUES ('english', true);
             END IF;
         END LOOP;
     END $$

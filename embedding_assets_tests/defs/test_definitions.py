@@ -16,6 +16,7 @@ ASSETS = {
     "transcript_chunks",
     "vector_index",
     "embedding_health",
+    "retrieval_quality",
 }
 CHECKS = {
     "configuration",
@@ -25,6 +26,7 @@ CHECKS = {
     "completion_rate",
     "stale_claims",
     "chunk_integrity",
+    "above_floor",
 }
 JOBS = {
     "embed_recordings",

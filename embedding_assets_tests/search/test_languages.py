@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.errors import ConfigurationError, TransientError
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, TransientError
 from embedding_assets.search import languages
 from embedding_assets.search.languages import live_language, switch_language
 from embedding_assets.search.search import Mode, search
@@ -102,3 +102,18 @@ def test_a_transaction_that_never_ends_is_named(
         connection.execute("SELECT pg_current_xact_id()")
         with pytest.raises(TransientError, match="open for"):
             switch_language(database, "simple")
+
+
+def test_without_a_language_the_mend_is_named(
+    database: Database, publish: Publish, ask: Any
+) -> None:
+    publish({"a": ["The zebra ran."]})
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM search_languages")
+    with (
+        pytest.raises(EmbeddingAssetsError, match="switch-language"),
+        database.transaction() as connection,
+    ):
+        connection.execute("SELECT FROM search_transcript_chunks('zebra')")
+    switch_language(database, "english")
+    assert ask("zebra") == {"a"}

@@ -323,6 +323,10 @@ BEGIN
         RAISE EXCEPTION 'a semantic search needs the question''s vector' USING ERRCODE = '22023';
     END IF;
     SELECT * INTO live FROM search_languages AS each WHERE each.is_live;
+    IF live IS NULL THEN
+        RAISE EXCEPTION 'no language is live: run embedding-assets switch-language'
+            USING ERRCODE = '55000';
+    END IF;
     SELECT * INTO parsed FROM parse_question(question, live.language::regconfig);
     SELECT * INTO wanted FROM wanted_recordings(filters);
     SELECT * INTO weighed
