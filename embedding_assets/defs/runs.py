@@ -10,6 +10,7 @@ from embedding_assets.engine.embedding import Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
+from embedding_assets.search.links import link_at
 
 TRANSCRIPT_CHUNKS = dg.AssetKey("transcript_chunks")
 ERROR_KIND_TAG = "embedding_assets/error_kind"
@@ -79,9 +80,9 @@ def _published(outcome: Outcome, run_id: str, *, share_title: bool) -> dict[str,
     call = outcome.call
     if call is None:
         return metadata
-    # What a recorder supplies is untrusted: only a web address becomes a link.
-    if call.url is not None and call.url.startswith(("https://", "http://")):
-        metadata["recording"] = dg.MetadataValue.url(call.url)
+    link = link_at(call.url, None)  # None for whatever is no web address
+    if link is not None:
+        metadata["recording"] = dg.MetadataValue.url(link)
     if call.recorded_at is not None:
         metadata["recorded_at"] = dg.MetadataValue.timestamp(call.recorded_at)
     if call.duration_seconds is not None:
@@ -108,11 +109,10 @@ def run_session(
             context.run.run_id, lane=config.lane, insert_batch=config.insert_batch
         ) as session:
             session.take_over(config.take_over)
+            share_title = engine.shares_titles
             try:
                 for outcome in _published_ones(context.log, embed(session), failed):
-                    yield materialization(
-                        outcome, context.run.run_id, share_title=engine.shares_titles
-                    )
+                    yield materialization(outcome, context.run.run_id, share_title=share_title)
             finally:
                 _report_dead(context.instance, session.dead_runs)
     except ConfigurationError as error:

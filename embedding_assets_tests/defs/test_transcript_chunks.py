@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from embedding_assets.defs.assets.transcript_chunks import COLUMNS
+from embedding_assets.defs.assets.transcript_chunks import COLUMNS, transcript_chunks
 from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import (
     MARKER,
@@ -179,9 +179,14 @@ def test_a_materialization_says_which_call_it_is_and_its_title_only_if_told(
     assert metadata.get("title") == (CALL["title"] if shares else None)
 
 
-def test_only_a_web_address_becomes_a_link_and_an_unknown_date_stays_unknown(layer: Layer) -> None:
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "https://", "https://recorder.example/\x1b]8;;"]
+)
+def test_only_a_web_address_becomes_a_link_and_an_unknown_date_stays_unknown(
+    layer: Layer, url: str
+) -> None:
     layer.add_calls(a=["Hello."])
-    layer.execute("UPDATE fathom_calls SET url = 'javascript:alert(1)', recorded_at = NULL")
+    layer.execute("UPDATE fathom_calls SET url = %s, recorded_at = NULL", url)
     metadata = layer.materializations(layer.materialize("a"))["a"]
     assert "recording" not in metadata
     assert "recorded_at" not in metadata
@@ -198,3 +203,12 @@ def test_the_assets_columns_are_those_of_the_table(layer: Layer) -> None:
         for column in COLUMNS.columns
     ]
     assert named == real
+    assert [column.name for column in COLUMNS.columns if not column.description] == []
+
+
+def test_the_asset_says_whose_it_is_and_of_what_kind() -> None:
+    (spec,) = transcript_chunks.specs
+    assert spec.owners == ["team:embedding-assets"]
+    assert spec.kinds == {"postgres", "pgvector"}
+    assert spec.tags["contains"] == "what-was-said"
+    assert spec.metadata["dagster/column_schema"] == COLUMNS

@@ -22,7 +22,7 @@ COLUMNS = dg.TableSchema(
         dg.TableColumn("end_seconds", "double precision", "from the call's start"),
         dg.TableColumn("first_position", "integer", "of the segments it is made of"),
         dg.TableColumn("last_position", "integer", "included"),
-        dg.TableColumn("call_title", "text"),
+        dg.TableColumn("call_title", "text", "as the recorder gives it"),
         dg.TableColumn("call_recorded_at", "timestamptz", "NULL: unknown"),
         dg.TableColumn("user_id", "text", "whose call it is"),
     ]
