@@ -1,5 +1,6 @@
 """What `init` writes, and that plain `dagster` commands work by it."""
 
+import json
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import BLOCK_END, BLOCK_START
-from embedding_assets_tests.checkout import Checkout, short_folder
+from embedding_assets_tests.checkout import ROOT, Checkout, short_folder
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 DIMENSIONS = 64
+NO_STATISTICS = "[cli.telemetry]\nenabled = false\n"
 OWN_LINES = "# mine\nOPENAI_API_KEY=sk-of-a-person\nEMBEDDING_PRICE_PER_MILLION_TOKENS=0.5\n"
 CALL = (
     '{"recording_id": "r1", "title": "A call", "recorded_at": "2026-10-01T09:00:00Z",'
@@ -36,9 +38,16 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def cli(folder: Path, api: LoopbackAPI) -> Iterator[Checkout]:
-    """The command in a checkout of its own, with `.local` as its home."""
+    """The command in a checkout of its own, with `.local` as its home.
+
+    Its user has told `dg` to keep no statistics, as the README says.
+    """
+    home = folder / "home"
+    (home / ".config").mkdir(parents=True)
+    (home / ".config" / "dg.toml").write_text(NO_STATISTICS)
     cli = Checkout(
         folder / "checkout",
+        HOME=str(home),
         EMBEDDING_PROVIDER="openai",
         EMBEDDING_DIMENSIONS=str(DIMENSIONS),
         OPENAI_BASE_URL=api.base_url,
@@ -129,6 +138,22 @@ def test_dagster_commands_work_without_exports_and_an_exported_home_wins(
     assert written <= {
         ".env", ".local", "embedding_assets", "dagster.yaml", "workspace.yaml", "pyproject.toml",
     }  # fmt: skip
+
+
+@pytest.mark.slow  # three commands, two of which load all definitions in processes of their own
+def test_dg_finds_the_definitions_and_keeps_no_statistics_if_told(
+    cli: Checkout, folder: Path
+) -> None:
+    cli("init")
+    checked = cli.run("dg", "check", "defs")
+    assert "All definitions loaded successfully" in checked.stdout + checked.stderr
+    listed = json.loads(cli.run("dg", "list", "defs", "--json").stdout)
+    assert "transcript_chunks" in {asset["asset_key"] for asset in listed["assets"]}
+    assert not (folder / "home" / ".dagster").exists()
+
+
+def test_the_readme_says_how_dg_keeps_no_statistics() -> None:
+    assert NO_STATISTICS in (ROOT / "README.md").read_text()
 
 
 def test_a_setting_of_the_environment_wins_over_dot_env(cli: Checkout) -> None:
