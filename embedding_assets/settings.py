@@ -20,7 +20,7 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "workspace.yaml").exists() else Path.cwd()
 ENV_FILE = PROJECT_ROOT / ".env"
 
-# What `embedding-assets init` writes into .env for the `dagster` commands; no settings of a person.
+# The markers around what `embedding-assets init` writes into .env for the `dagster` commands.
 BLOCK_START = "# --- written by `embedding-assets init`; your own settings go below the block ---"
 BLOCK_END = "# --- end of what `embedding-assets init` wrote ---"
 BLOCK = re.compile(f"{re.escape(BLOCK_START)}.*?{re.escape(BLOCK_END)}\n?", re.DOTALL)
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     chunk_overlap_tokens: int = Field(default=50, ge=0)
     chunk_max_tokens: int = Field(default=460, ge=16)
 
-    # Whose words search reads: a text search configuration of Postgres, simple for mixed ones.
+    # The language of the calls: a text search configuration of Postgres; `simple` for several.
     search_language: str = Field(default="english", pattern=r"^[a-z_][a-z0-9_]{0,47}$")
     # How long a search waits for the question's vector; then it goes on with words alone.
     search_embedding_seconds: float = Field(default=2.0, gt=0)
@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     evaluation_questions: Path | None = None
     evaluation_floor: float = Field(default=0.0, ge=0, le=100)
 
-    # A call's title may be private: whether Dagster's events show it.
+    # Whether Dagster's events show the titles of calls, which may be private.
     share_titles: bool = False
 
     embed_pending_cron: str = "*/5 * * * *"
@@ -78,32 +78,33 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(default=300, ge=1)
     worker_seconds: int = Field(default=3600, ge=1)
 
-    # Where DATABASE_URL leads through a transaction pooler, or to a role that owns no tables.
+    # Needed if DATABASE_URL leads through a transaction pooler, or to a role that owns no tables.
     index_database_url: SecretStr | None = None
     index_tail_rows: int = Field(default=20_000, ge=100)
     index_part_rows: int = Field(default=300_000, ge=1_000)
-    # As Postgres writes it: 800 bytes for each vector of a part, or a build takes twice as long.
+    # In Postgres's notation. With less than 800 bytes for each vector of a part, a build takes
+    # twice as long.
     index_build_memory: str = Field(default="256MB", pattern=r"^[0-9]+ ?(kB|MB|GB)$")
-    # More than 0 takes that memory as shared memory, of which containers often have 64 MB.
+    # With more than 0, that memory is shared memory, of which containers often have only 64 MB.
     index_build_workers: int = Field(default=0, ge=0, le=64)
 
-    # From this number on.
+    # A check is a warning, or critical, from this number on.
     health_dead_letters_warning: int = Field(default=21, ge=1)
     health_dead_letters_critical: int = Field(default=51, ge=1)
     health_pending_warning: int = Field(default=100, ge=1)
     health_pending_critical: int = Field(default=501, ge=1)
     health_stale_claims_warning: int = Field(default=1, ge=1)
-    # Without a recording published while some are due.
+    # Hours without any publication while recordings wait.
     health_quiet_hours_warning: float = Field(default=1, gt=0)
     health_quiet_hours_critical: float = Field(default=6, gt=0)
-    # Below this percentage.
+    # A warning below this percentage.
     health_completion_warning: float = Field(default=99.0, ge=0, le=100)
 
     # Channels as Apprise's URLs, with white space between them.
     alert_urls: SecretStr | None = None
     # What the alerts' titles begin with, where more than one installation tells the same people.
     alert_name: str = Field(default="Embedding Assets", max_length=60)
-    # How long something must have been better before that is told.
+    # For how long a check must have been better before people are told so.
     alert_settle_minutes: int = Field(default=10, ge=0, le=1440)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Puts the engine's parts together as the settings say."""
+"""Builds the engine's parts from the settings."""
 
 import contextlib
 from collections.abc import Iterator

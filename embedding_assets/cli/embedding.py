@@ -14,7 +14,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, printable, spinner
+from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, spinner
+from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
 
 

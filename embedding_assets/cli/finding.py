@@ -9,7 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from embedding_assets.cli.terminal import as_json_option, err, out, printable, spinner
+from embedding_assets.cli.terminal import as_json_option, err, out, spinner
+from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
 
 DATE = click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])

@@ -7,7 +7,8 @@ from typing import Literal, cast
 
 import click
 
-from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, printable, spinner
+from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, spinner
+from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
 
 

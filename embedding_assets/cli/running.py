@@ -78,7 +78,7 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
 def _summary(
     database: Database, result: dg.ExecuteInProcessResult, started: float, error: str | None
 ) -> Summary:
-    # The run may have outlived a restart of the database, and this connection not.
+    # If the database restarted during the run, this connection is broken: retrying reconnects.
     totals = database.retrying(lambda connection: sql.run_totals(connection, run_id=result.run_id))
     counts = database.retrying(queue.queue_counts)
     return Summary(

@@ -7,20 +7,14 @@ from typing import Any
 import click
 from rich.console import Console
 
+from embedding_assets.printing import printable
+
 DONE = 0
 FAILED = 1
 MISCONFIGURED = 2
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-def printable(text: str) -> str:
-    """What a recorder or a person supplied, without what would steer the terminal.
-
-    Control characters, and those that reorder text, become a replacement character.
-    """
-    return "".join(c if c == "\n" or c.isprintable() else "\ufffd" for c in text)
 
 
 def complain(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The health alerts: seven checks on `transcript_chunks`, one look at the whole tables."""
+"""The asset checks on `transcript_chunks`: each shows one finding of the system's health."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ DESCRIPTIONS = {
     "pending_backlog": "How many recordings wait to be embedded.",
     "recent_activity": "Whether anything was published lately, while work is due.",
     "completion_rate": "How many of the recordings that were tried are published.",
-    "stale_claims": "Recordings in the hands of runs that died.",
+    "stale_claims": "Recordings claimed by runs that died.",
     "chunk_integrity": "Whether chunks and vectors are as they were published, some recordings at"
     " each look, round after round.",
 }
@@ -28,11 +28,11 @@ DESCRIPTIONS = {
 @dg.op(
     name="health",
     out={name: dg.Out(dg.Nothing, is_required=False) for name in CHECKS},
-    tags={"dagster/priority": "-1"},  # after the recordings, in a run that embeds some
-    description="Counts once and judges; what is red turns no run red.",
+    tags={"dagster/priority": "-1"},  # in a run that also embeds, the checks come last
+    description="Evaluates the checks; a red check does not make the run fail.",
 )
 def look_at_health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-    """Any of them can be executed alone."""
+    """Evaluates the selected checks from one reading of the database."""
     settings = Settings()
     selected = {key.name for key in context.selected_asset_check_keys}
     uninspected = _inspect(settings) if "chunk_integrity" in selected else None
@@ -45,8 +45,8 @@ def look_at_health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetC
             yield result(findings.get(name) or _not_looked_at(name, health.findings[0].message))
 
 
-# `multi_asset_check` would make the checks wait for the asset's output. Its runs have none, events
-# instead, so every run that a person launches would end with all checks "skipped", a red one too.
+# Not `multi_asset_check`: that waits for an output of the asset, and `transcript_chunks` logs
+# events instead of outputs. A run launched in the UI would then skip every check, also a red one.
 health_checks = dg.AssetChecksDefinition.create(
     node_def=look_at_health,
     keys_by_input_name={},
@@ -59,10 +59,10 @@ health_checks = dg.AssetChecksDefinition.create(
 
 
 def report_health(instance: dg.DagsterInstance) -> None:
-    """Evaluates the checks outside of their job, without a new look at chunks.
+    """Evaluates the checks outside of their job, without inspecting more chunks.
 
-    Dagster shows a check as not evaluated once its asset was materialized after it, which on a busy
-    system is always; so a worker ends with this.
+    Dagster shows a check as not evaluated once its asset is materialized after it. Workers
+    materialize all the time, so each evaluates the checks again at its end.
     """
     health = system_health(Settings())
     for finding in health.findings:
@@ -80,7 +80,7 @@ def report_health(instance: dg.DagsterInstance) -> None:
 
 
 def _inspect(settings: Settings) -> str | None:
-    """Takes integrity's next look; gives the reason if that failed."""
+    """Inspects the next recordings; returns why that failed, or None."""
     try:
         with open_database(settings) as database:
             inspect(database)
@@ -90,12 +90,12 @@ def _inspect(settings: Settings) -> str | None:
 
 
 def _not_looked_at(name: str, reason: str) -> Finding:
-    """Not known is not healthy."""
+    """The finding of a check that could not be evaluated: a warning, because nothing is known."""
     return Finding(name, Severity.WARNING, f"not looked at: {reason}")
 
 
 def _without_new_look(finding: Finding, reason: str) -> Finding:
-    """What earlier looks found still holds; that there is no newer one is worth a warning."""
+    """The finding of the earlier inspections, at least a warning because the last one failed."""
     return replace(
         finding,
         severity=max(finding.severity, Severity.WARNING),
@@ -108,7 +108,7 @@ def result(finding: Finding) -> dg.AssetCheckResult:
     metadata = {
         name: _metadata(figure) for name, figure in finding.figures.items() if figure is not None
     }
-    # A line each: Dagster's table runs the lines of one text together.
+    # One entry an item: Dagster's table would show the lines of one text as a single line.
     for number, item in enumerate(finding.items, 1):
         metadata[f"worst_{number}"] = dg.MetadataValue.text(item)
     description = finding.message
@@ -126,7 +126,7 @@ def result(finding: Finding) -> dg.AssetCheckResult:
 
 
 def _metadata(figure: Figure) -> dg.MetadataValue:
-    """Typed, because Dagster plots numbers only."""
+    """The value as Dagster's type for it: only numbers are plotted."""
     if isinstance(figure, int):
         return dg.MetadataValue.int(figure)
     if isinstance(figure, float):

@@ -1,4 +1,4 @@
-"""Logs the worker's materializations some at a time.
+"""Logs the worker's materializations in batches.
 
 Dagster opens two connections to its storage for each event that is stored alone, which costs more
 than embedding a short recording. It stores a batch in the same two.
@@ -24,9 +24,9 @@ LONGEST_WAIT = 1.0  # seconds that an event may lie unwritten: a killed process 
 def log_in_batches(
     context: dg.OpExecutionContext, materializations: Iterable[dg.AssetMaterialization]
 ) -> None:
-    """Logs each event within a second, even while the next takes long, and the rest at the end.
+    """Logs each event at most a second after it comes; what is left is logged at the end.
 
-    What the iterable raises is raised after what it gave before has been logged.
+    An exception of the iterable is raised after the events before it are logged.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(MOST_IN_A_BATCH))
     batch = _Batch(context)
@@ -39,7 +39,7 @@ def log_in_batches(
 
 
 class _Batch:
-    """Events that are not written yet; for two threads."""
+    """Events that are not written yet; used by the run's thread and the one that writes."""
 
     def __init__(self, context: dg.OpExecutionContext) -> None:
         self._step = context.get_step_execution_context()

@@ -1,4 +1,4 @@
-"""The jobs: the worker and what replaces it, tidying, the vector index, health and alerts."""
+"""The jobs: embedding, recovery, cleaning up, the vector index, word counts, health, alerts."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -49,7 +49,7 @@ def embed_due_recordings(
 
 
 def _count_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
-    """Search weighs words by these counts; what is not counted now is counted the next time."""
+    """Counts the words of what was published; an error is logged, and the schedule counts later."""
     try:
         with engine.database() as database:
             counted = count_words(database)
@@ -68,7 +68,7 @@ def embed_recordings() -> None:
 
 embed_recording = dg.define_asset_job(
     "embed_recording",
-    # The checks look at all recordings: they have a job of their own.
+    # The checks are about all recordings, so they have a job of their own.
     selection=dg.AssetSelection.assets(transcript_chunks).without_checks(),
     description="Embeds one recording, as a run of its partition.",
 )
@@ -95,7 +95,11 @@ class RecoveryConfig(EmbedConfig):
 def embed_dead_letters(
     context: dg.OpExecutionContext, config: RecoveryConfig, engine: EmbeddingEngine
 ) -> Iterator[dg.AssetMaterialization]:
-    """Fails, naming them, if some fail again; those are due in an hour, or wait for a person."""
+    """Embeds dead letters again.
+
+    Raises:
+        dg.Failure: some failed again; they may be recovered in an hour, or wait for a person.
+    """
 
     def embed(session: Session) -> Iterator[Outcome]:
         if config.recording_ids:
@@ -113,7 +117,7 @@ def recover_dead_letters() -> None:
 
 @dg.op(description="Deletes, in small batches, vectors that no chunk refers to any more.")
 def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
-    """Stops no reader and no writer."""
+    """Deletes in short transactions, so that readers and writers go on."""
     with engine.database() as database:
         context.log.info(f"{sweep(database)} vectors deleted")
 
@@ -126,7 +130,7 @@ def sweep_vectors() -> None:
 
 @dg.op(description="Counts in how many chunks each word is, of what was published since.")
 def count_search_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
-    """Workers count at their end; this finds what runs of partitions published."""
+    """Counts what no worker counted at its end: what runs of single partitions published."""
     _count_words(context, engine)
 
 
@@ -138,7 +142,7 @@ def count_words_job() -> None:
 
 @dg.op(description="Deletes runs that only looked at the system, once they are old.")
 def delete_old_runs(context: dg.OpExecutionContext) -> None:
-    """Recordings' runs stay: their events say which partitions are materialized."""
+    """Deletes no run that embedded: its events say which partitions are materialized."""
     before = datetime.now(UTC) - timedelta(days=Settings().keep_runs_days)
     context.log.info(f"{retention.prune_runs(context.instance, before)} runs deleted")
 
@@ -170,7 +174,8 @@ def maintain_vector_index() -> None:
     build_vector_index()
 
 
-# A killed process leaves its run started for ever, and the schedules wait for it to end.
+# Run monitoring ends such a run after this time. Without it, the run of a killed process would stay
+# "started" for ever, and the schedule, which starts one run at a time, would never start another.
 _SECONDS = {"dagster/max_runtime": "600"}
 
 check_health = dg.define_asset_job(
@@ -215,7 +220,7 @@ def send_to_channel(config: AlertConfig) -> None:
 
 @dg.job(
     description="Tells people of a change in health; alert_on_health_change asks for these runs.",
-    # Before whatever else waits in the queue; and a run whose process was killed is over at last.
+    # Alerts go before all other queued runs. The time limit ends a run whose process was killed.
     tags={"dagster/priority": "10", "dagster/max_runtime": "300"},
 )
 def send_alert() -> None:

@@ -23,7 +23,7 @@ class PartitionChanges(NamedTuple):
 def partition_changes(
     recording_ids: Collection[str], keys: Collection[str], held: Collection[str] = ()
 ) -> PartitionChanges:
-    """Compares the recordings with the partition keys; what a run holds is not deleted."""
+    """Compares the recordings with the partition keys; keys that a run works on are kept."""
     known, there, busy = set(keys), set(recording_ids), set(held)
     return PartitionChanges(added=sorted(there - known), deleted=sorted(known - there - busy))
 

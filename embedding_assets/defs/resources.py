@@ -38,6 +38,6 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
 
     @contextlib.contextmanager
     def session(self, run_id: str, *, lane: Lane, insert_batch: int | None) -> Iterator[Session]:
-        """What one run works with."""
+        """A session of the engine for one run."""
         with open_session(Settings(), run_id, lane=lane, insert_batch=insert_batch) as session:
             yield session

@@ -1,7 +1,7 @@
-"""Deletes old runs that only looked at the system or tidied it: Dagster keeps every run for ever.
+"""Deletes old runs of the jobs that check and clean up: Dagster keeps every run for ever.
 
-A look every ten minutes is some three gigabytes a year. Runs that materialized recordings or parts
-of the index stay: with their events, Dagster would forget that those partitions are materialized.
+Checks every ten minutes come to some three gigabytes a year. Runs that materialized recordings or
+parts of the index are kept: without their events, Dagster would show those partitions as missing.
 """
 
 from datetime import datetime
@@ -16,7 +16,7 @@ PRUNED_JOBS = (
     "send_alert",
     "prune_runs",
 )
-MOST_AT_ONCE = 2_000  # of each job
+MOST_AT_ONCE = 2_000  # runs of each job
 ENDED = [
     dg.DagsterRunStatus.SUCCESS,
     dg.DagsterRunStatus.FAILURE,
@@ -25,10 +25,10 @@ ENDED = [
 
 
 def prune_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    """Deletes the runs of PRUNED_JOBS that ended and were created before then, with their logs.
+    """Deletes finished runs of PRUNED_JOBS that were created before then, with their logs.
 
-    The newest run of each job stays whatever its age: pages show what it found. Gives the number
-    of runs deleted.
+    The newest run of each job is kept, whatever its age: Dagster's pages show its results. Returns
+    the number of runs deleted.
     """
     return sum(_prune(instance, job, before) for job in PRUNED_JOBS)
 

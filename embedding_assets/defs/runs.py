@@ -1,4 +1,4 @@
-"""What both doors share: their configuration, the engine call, and how outcomes become events."""
+"""What a worker and a run of partitions share: their configuration, the engine call, the events."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -130,7 +130,7 @@ def run_session(
 def _published_ones(
     log: dg.DagsterLogManager, outcomes: Iterable[Outcome], failed: list[Outcome]
 ) -> Iterator[Outcome]:
-    """What was published; failures are logged and kept in `failed`, the rest is logged."""
+    """Yields what was published, logs all other outcomes, and collects failures in `failed`."""
     for outcome in outcomes:
         if outcome.result is Result.PUBLISHED:
             yield outcome
@@ -142,7 +142,7 @@ def _published_ones(
 
 
 def _report_dead(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
-    """Marks runs as failed whose process died; nothing else notices that a process was killed."""
+    """Reports runs whose leases expired as failed: Dagster does not notice a killed process."""
     for run_id in run_ids:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:

@@ -33,14 +33,14 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def embed_pending(
         context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        """Pressing "test" changes nothing."""
+        """Requests as many workers as the due recordings need; reads only."""
         with engine.database() as database, database.transaction(snapshot=True) as connection:
             work = queue.work_waiting(connection)
         living = living_workers(settings, context.instance, work.holders)
         wanted = workers_wanted(work.due, len(living), settings.max_workers)
         if not wanted:
             return dg.SkipReason(f"{work.due} recordings due, {len(living)} workers alive")
-        # Without keys of their own, Dagster takes the second for the first again, and refuses.
+        # Dagster refuses several requests of one tick that have no run keys.
         return [worker_request(settings, run_key=f"worker {n}") for n in range(1, wanted + 1)]
 
     @dg.schedule(
@@ -54,7 +54,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def recover(
         engine: EmbeddingEngine,
     ) -> dg.RunRequest | dg.SkipReason:
-        """Skips while there is no dead letter that may be recovered."""
+        """Requests a run only if a dead letter may be recovered."""
         with engine.database() as database, database.transaction(snapshot=True) as connection:
             recoverable = queue.recoverable_dead_letters(connection)
         if not recoverable:
@@ -130,7 +130,7 @@ def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
 
 
 def _one_at_a_time(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:
-    """Runs of one job do not pile up, however long one takes or waits."""
+    """Requests a run unless one of this job is queued or running."""
     unfinished = instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED), limit=1)
     if unfinished:
         return dg.SkipReason(f"run {unfinished[0].run_id} is not finished")

@@ -1,4 +1,4 @@
-"""What watches the database and the runs. Ticks only read: they request partitions and runs."""
+"""The sensors: new recordings, failed runs, changes of health. Ticks read, and request runs."""
 
 import warnings
 from collections.abc import Sequence
@@ -41,7 +41,8 @@ MOST_KEYS_A_TICK = 20_000
 # Re-launched runs that may be unfinished at once; with more, the schedule's workers do the rest.
 MOST_RELAUNCHED = 20
 ALERT_TAG = "embedding_assets/alert"  # the attempt that a run is
-# The op takes half a minute at most. A queued run is not dead: another would send the alert twice.
+# Sending takes half a minute at most, so a run that started ten minutes ago was killed. A run that
+# is still queued is not counted as dead: a second one would send the alert twice.
 DEAD_AFTER = timedelta(minutes=10)
 ASSET_JOB_PREFIX = "__ASSET_JOB"  # what Dagster calls materializations from the UI and the CLI
 
@@ -58,7 +59,7 @@ warnings.filterwarnings("ignore", "Parameter `owners` of initializer", dg.BetaWa
 def discover_recordings(
     context: dg.SensorEvaluationContext, engine: EmbeddingEngine
 ) -> dg.SensorResult | dg.SkipReason:
-    """Compares recordings with partitions, a bounded number of changes a tick."""
+    """Adds and deletes partitions, at most so many a tick, and requests a worker if one is due."""
     with engine.database() as database, database.transaction(snapshot=True) as connection:
         recording_ids = transcripts.source_ids(connection)
         work = queue.work_waiting(connection)
@@ -80,7 +81,7 @@ def discover_recordings(
 def _requests(
     changes: PartitionChanges,
 ) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
-    """The changes in requests that Dagster's storage takes; what is over comes next tick."""
+    """The changes as requests of a size that Dagster's storage takes; the rest waits a tick."""
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     for keys in key_batches(changes.added[:MOST_KEYS_A_TICK]):
         requests.append(recordings.build_add_request(keys))
@@ -98,7 +99,7 @@ def _requests(
 def relaunch_failed_recordings(
     context: dg.RunFailureSensorContext, engine: EmbeddingEngine
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """A run that failed, or whose process died."""
+    """Replaces a run that failed or was reported dead."""
     return _relaunch(context.dagster_run, context.instance, engine)
 
 
@@ -112,7 +113,7 @@ def relaunch_failed_recordings(
 def relaunch_cancelled_recordings(
     context: dg.RunStatusSensorContext, engine: EmbeddingEngine
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """A run that was terminated."""
+    """Replaces a run that a person terminated."""
     return _relaunch(context.dagster_run, context.instance, engine)
 
 
@@ -124,7 +125,7 @@ def _relaunch(
         return dg.SkipReason(skip)
     with engine.database() as database, database.transaction(snapshot=True) as connection:
         left = queue.left_undone(connection, run.run_id, _partition_keys(run, instance))
-    # A request for a partition that is gone, its call deleted, would fail the tick again and again.
+    # The call may be deleted meanwhile. A request for a missing partition would fail every tick.
     known = set(instance.get_dynamic_partitions(RECORDINGS)) if left else set()
     undone = [recording_id for recording_id in left if recording_id in known]
     if not undone:
@@ -152,7 +153,7 @@ def _not_to_relaunch(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str | 
 
 
 def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[str] | None:
-    """The recordings that a run of partitions was for; None for a worker, which had no list."""
+    """The recordings of a run of partitions; None for a worker, which takes whatever is due."""
     if run.tags.get("dagster/partition"):
         return [run.tags["dagster/partition"]]
     first = run.tags.get("dagster/asset_partition_range_start")
@@ -173,7 +174,7 @@ def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[st
     " better for a while; again until each channel took it.",
 )
 def alert_on_health_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Asks for runs that send; reads health where the application's database does not work too."""
+    """Requests a run for each alert to send; needs no database but Dagster's."""
     settings = Settings()
     listed = channels(settings)
     previous = from_cursor(context.cursor)
@@ -200,13 +201,13 @@ def alert_on_health_change(context: dg.SensorEvaluationContext) -> dg.SensorResu
 def _reports(
     instance: dg.DagsterInstance, attempts: Sequence[str], now: datetime
 ) -> dict[str, Report]:
-    """What became of these attempts; those that have no run are not in it."""
+    """The state of each attempt's run; attempts without a run are left out."""
     if not attempts:
         return {}
     found: dict[str, Report] = {}
     for record in instance.get_run_records(dg.RunsFilter(tags={ALERT_TAG: list(attempts)})):
         attempt = record.dagster_run.tags[ALERT_TAG]
-        # More than one if a person launched it again: then the best of them counts.
+        # A person may have launched the run again: one delivery is enough.
         reports = [_report(record, now), found.get(attempt, Report.FAILED)]
         found[attempt] = min(reports, key=list(Report).index)
     return found
@@ -222,7 +223,7 @@ def _report(record: dg.RunRecord, now: datetime) -> Report:
 
 
 def _alert_request(send: Send) -> dg.RunRequest:
-    """A run that sends one alert to one channel, which Dagster launches only once."""
+    """A run that sends one alert to one channel; its run key makes Dagster launch it only once."""
     config = {
         "channel": send.channel,
         "title": send.alert.title,

@@ -20,8 +20,8 @@ def living(
 ) -> list[str]:
     """The workers that can be working: young, or holding a lease that has not run out.
 
-    A killed process leaves its run "started" for ever under the default launcher, so Dagster's
-    word is not enough.
+    The run of a killed process stays "started" for ever under the default launcher, so the run's
+    status alone does not tell.
     """
     return [
         worker.run_id
@@ -36,14 +36,14 @@ def workers_wanted(due: int, alive: int, most: int) -> int:
 
 
 class Relaunch(NamedTuple):
-    """What to launch in place of an ended run."""
+    """What to launch in place of a run that failed or was cancelled."""
 
-    partitions: list[str]  # a run for each
-    worker: list[str]  # one run for all of these
+    partitions: list[str]  # one run for each of these recordings
+    worker: list[str]  # one run for all of these recordings
 
 
 def relaunch(undone: Sequence[str]) -> Relaunch:
-    """A few recordings are launched as runs of their partitions, so that those show the end."""
+    """A few recordings get a run each, so that their partitions show the end; many share one."""
     if len(undone) <= SINGLE_RUNS:
         return Relaunch(partitions=list(undone), worker=[])
     return Relaunch(partitions=[], worker=list(undone))

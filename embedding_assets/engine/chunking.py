@@ -1,9 +1,9 @@
 """Cuts a transcript into chunks along speaker turns, by tokens.
 
-Where a chunk may end, it ends at the boundary whose *position* hashes lowest, not at the last one
-that fits (content-defined chunking, as in rsync and FastCDC, but keyed on where a turn stands). So
-an edit, which changes sizes and texts but no positions, moves the boundaries near it at most, and
-the chunks before and after stay what they were: they are not embedded again.
+Of the boundaries at which a chunk may end, it ends at the one whose *position* has the lowest hash,
+not at the last one that fits. (This is content-defined chunking, as in rsync and FastCDC, with
+positions of turns instead of contents.) An edit changes sizes and texts but no positions, so it
+moves only the boundaries near it. The other chunks stay the same and are not embedded again.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ from embedding_assets.engine.model import Chunk, Segment
 from embedding_assets.engine.tokens import count
 
 LABEL_CHARACTERS = 80
-# Linear on any text, a megabyte of dots too: no match starts within a run, and none is taken back.
+# Takes linear time on any text, for instance on a megabyte of dots: a match starts only at the
+# first dot of a row (look-behind) and never backtracks (possessive quantifiers).
 _SENTENCE_END = re.compile(
     r"""(?<![.!?…])[.!?…]++["'”’)\]]*+\s++ | [。！？]++["'”’」』)\]]*+\s*+""", re.VERBOSE
 )
@@ -55,18 +56,21 @@ class ChunkSettings:
 
     @property
     def high(self) -> int:
-        """The most a chunk has of its own, besides what it repeats."""
+        """The most tokens of a chunk, without those that it repeats from the chunk before."""
         return self.maximum - self.overlap
 
     @property
     def low(self) -> int:
-        """The least a chunk has of its own, if a boundary allows it: `target` lies between."""
+        """The fewest tokens of a chunk, without those that it repeats, if a boundary allows it.
+
+        `target` is the middle between `low` and `high`.
+        """
         return max(1, 2 * self.target - self.high)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A turn, or a part of a long one: what is never cut again."""
+    """A turn, or a part of a long turn; a chunk takes it whole."""
 
     segment: Segment
     part: int
@@ -77,7 +81,10 @@ class _Piece:
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """How good a boundary is before this piece, lowest best: a new turn first, then by hash."""
+        """How good a boundary before this piece is; the lowest is the best.
+
+        The start of a turn is better than the middle of one; among equals, the hash decides.
+        """
         mixed = (self.segment.position * 0x9E3779B1 + self.part * 0x85EBCA6B) & 0xFFFFFFFF
         return self.part > 0, ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
 
@@ -85,8 +92,8 @@ class _Piece:
 def chunk(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[Chunk]:
     """Chunks in order; every character of every segment's text is in at least one of them.
 
-    Segments without text are passed over. A chunk repeats up to `overlap` tokens from the end of
-    the one before, whole sentences of them.
+    Segments without text are skipped. A chunk begins with the last sentences of the chunk before
+    it, as many as fit into `overlap` tokens.
     """
     index = 0
     overlap: list[_Piece] = []
@@ -107,7 +114,7 @@ def chunk(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[Chun
 
 
 def _cut(body: Sequence[_Piece], settings: ChunkSettings) -> int:
-    """How many pieces the chunk takes, of a body that is too long for one."""
+    """How many of these pieces, which are too many for one chunk, the next chunk takes."""
     best, best_rank = 0, (True, 1 << 32)
     size, before = 0, None
     for taken, piece in enumerate(body):
@@ -131,12 +138,12 @@ def _size(pieces: Sequence[_Piece]) -> int:
 
 
 def _is_labelled(piece: _Piece, before: _Piece | None) -> bool:
-    """The speaker is named where a chunk begins and where another one goes on."""
+    """Whether the speaker's name precedes the piece: at a chunk's start, and at a new speaker."""
     return before is None or piece.label != before.label
 
 
 def _tail(body: Sequence[_Piece], overlap: int) -> list[_Piece]:
-    """The end of a chunk that the next one repeats: whole pieces, then whole sentences."""
+    """What the next chunk repeats of this one: whole pieces, then whole sentences."""
     tail: list[_Piece] = []
     for piece in reversed(body):
         room = overlap - sum(each.text_tokens + each.label_tokens for each in tail)
@@ -204,7 +211,7 @@ def _pieces(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[_P
 
 
 def _label(speaker: str | None, most_tokens: int) -> tuple[str, int]:
-    """What stands before a turn, cut so that an absurd name leaves room for what was said."""
+    """The speaker and a colon; long names are cut, so that room is left for the text."""
     name = " ".join((speaker or "").split())[:LABEL_CHARACTERS]
     while name and count(f"{name}: ") > most_tokens:
         name = name[: len(name) // 2]
@@ -226,13 +233,13 @@ def _parts(text: str, whole: int, limit: int) -> Iterator[tuple[str, int]]:
 
 
 def _sentences(text: str) -> list[str]:
-    """The text in sentences, to the last character."""
+    """The text's sentences; joined, they are the text again."""
     ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
     return [text[start:end] for start, end in pairwise(ends) if start < end]
 
 
 def _grouped(words: Iterable[str], limit: int) -> Iterator[tuple[str, int]]:
-    """Words together as far as they fit; a word that does not fit alone is cut anywhere."""
+    """Groups of as many words as fit; a word that does not fit alone is cut between characters."""
     group, size = "", 0
     for word in words:
         tokens = count(word)

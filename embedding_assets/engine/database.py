@@ -35,7 +35,7 @@ sql = load_statements(Path(__file__).parent / "sql")
 SCHEMA_REVISION = "0005"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
-RETRIES_SECONDS = 60.0  # how long one step of work outlasts a restarting database
+RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart
 LONGEST_STATEMENT = 5.0  # seconds
 
 _UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
@@ -45,7 +45,7 @@ _NOT_MIGRATED = (
 
 
 class _State(NamedTuple):
-    """SQLSTATE classes that decide alike; see PostgreSQL's appendix A."""
+    """SQLSTATEs, or first characters of them, that mean the same; see PostgreSQL's appendix A."""
 
     codes: tuple[str, ...]
 
@@ -61,8 +61,8 @@ _REFUSED_DATA = _State(("22", "54"))
 class Database:
     """A lazily opened connection for one thread, reopened when it breaks.
 
-    It keeps no session state (no prepared statements, no SET outside a transaction), so a
-    transaction-pooling proxy may stand between.
+    It keeps no session state (no prepared statements, no SET outside of a transaction), so the URL
+    may lead through a transaction-pooling proxy.
     """
 
     def __init__(self, url: str, *, application_name: str = "embedding-assets") -> None:
@@ -71,7 +71,7 @@ class Database:
         self._connection: Connection | None = None
         self._vector_schema: str | None = None
         self.statement_seconds = LONGEST_STATEMENT
-        """The server's statement_timeout for this role, or what we take for long without one."""
+        """The server's statement_timeout for this role; without one, LONGEST_STATEMENT."""
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +87,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
-        """One transaction; with `snapshot`, all its statements read the same state, and no more.
+        """One transaction; with `snapshot` it is read-only, and all statements see the same state.
 
         Raises:
             EmbeddingAssetsError: of the kind that the database's error means.
@@ -104,7 +104,8 @@ class Database:
     def session(self) -> Iterator[Connection]:
         """The connection outside of any transaction, for statements that cannot run in one.
 
-        What the caller sets lasts as long as the connection: no proxy may stand between.
+        Settings that the caller makes last as long as the connection. So the URL must not lead
+        through a transaction-pooling proxy.
         """
         with translated_errors():
             connection = self._open()
@@ -112,9 +113,9 @@ class Database:
             yield connection
 
     def retrying(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
-        """Runs `work` in a transaction, again for a minute while the error is transient.
+        """Runs `work` in a transaction, and again for up to a minute while errors are transient.
 
-        `work` must come to the same end when it runs again after a commit whose answer was lost.
+        `work` must be idempotent: it runs again if the connection broke during its commit.
         """
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
@@ -151,7 +152,7 @@ class Database:
             )
         except psycopg.OperationalError as error:
             raise _connection_error(error) from None
-        # Arrays of vectors as text cost a millisecond of CPU a row, as binary a twentieth of it.
+        # Sending arrays of vectors as text takes a millisecond of CPU a row; as binary 0.05 ms.
         connection.adapters.register_dumper(list, ListBinaryDumper)
         self._connection = connection
         self._vector_schema = _schema_off_path(connection)
@@ -195,7 +196,7 @@ def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
         return ConfigurationError(f"the database refused: {said}; check DATABASE_URL and grants")
     is_unreadable = not state and isinstance(error, psycopg.DataError)  # Python cannot hold it
     if _REFUSED_DATA.has(state) or is_unreadable:
-        # The server's message may quote the value, and the value may be what somebody said.
+        # The server's message is left out: it may quote the value, which may be part of a call.
         return InvalidInputError(f"the database refused the data (SQLSTATE {state or 'none'})")
     is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if _LATER.has(state) or is_lost:

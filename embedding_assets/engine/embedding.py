@@ -42,7 +42,8 @@ from embedding_assets.engine.verdicts import ModelStanding, Verdict, verdict
 LARGE_RECORDING = 500  # chunks: a call of several hours
 MOST_AT_ONCE = 256  # recordings held in memory
 POLL_SECONDS = 0.5
-STOPPING_SECONDS = 5.0  # for requests under way when a run stops: they are paid for
+# How long a stopping run waits for the requests under way, which are paid for.
+STOPPING_SECONDS = 5.0
 
 
 class Result(StrEnum):

@@ -1,4 +1,4 @@
-"""Makes a recording that is not as it was published ready to be embedded again."""
+"""Prepares recordings that an inspection found broken for being embedded again."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from embedding_assets.engine.database import Connection, sql
 
 
 def prepare_mending(connection: Connection, recording_ids: Sequence[str]) -> list[str]:
-    """Clears away what would keep these recordings broken though they are embedded again.
+    """Removes what would leave these recordings broken even after they are embedded again.
 
-    Chunks without a queue row get one, and a vector that no search can use is deleted, as a stored
-    one is never embedded again. A run that is about to publish such a vector fails its attempt, as
-    after a sweep, and the next one embeds it. Gives the ids of those that wait in the queue now;
-    `queue.retry` makes the others due.
+    Chunks without a queue row get one. Vectors that no search can use are deleted, because a text
+    with a stored vector is not embedded. A run that is about to publish such a vector fails its
+    attempt, as after a sweep, and the next attempt embeds the text. Returns the ids of those that
+    wait in the queue now; `queue.retry` makes the others due.
     """
     ids = list(recording_ids)
     sql.queue_what_is_there(connection, recording_ids=ids)

@@ -17,7 +17,7 @@ MAX_ATTEMPTS = 3
 MAX_RECOVERIES = 3  # of a dead letter; then it waits for a person
 RECOVERED_AT_ONCE = 5
 RECONCILED_AT_ONCE = 500
-CLAIM_SIZE = 20  # recordings taken at once: few, so that racing workers share evenly
+CLAIM_SIZE = 20  # recordings of one claim: few, so that concurrent workers share evenly
 SUSPECTS_AT_ONCE = 256  # of what never crashed; a quarter of it for each crash
 
 _DIED = "the run that worked on it died"

@@ -1,4 +1,4 @@
-"""Deletes vectors that no chunk refers to any more: what a deleted call said must not live on."""
+"""Deletes vectors that no chunk refers to any more, such as those of deleted calls."""
 
 from datetime import timedelta
 from functools import partial
@@ -10,7 +10,7 @@ WINDOW = 5_000  # ids looked at in one transaction
 
 
 def sweep(database: Database, *, grace: timedelta = GRACE) -> int:
-    """Goes through all vectors in short transactions; gives how many it deleted."""
+    """Looks at all vectors in short transactions; returns how many it deleted."""
     last = database.retrying(sql.last_vector_id)
     return sum(
         database.retrying(partial(_sweep_range, after=after, until=after + WINDOW, grace=grace))

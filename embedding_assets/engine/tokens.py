@@ -1,8 +1,8 @@
-"""The project's own measure of length: word pieces, whatever model embeds them.
+"""The project's measure of length: word pieces, the same for every embedding model.
 
-Counted with the vocabulary of bert-base-uncased (the offline model's), so that chunks stay the same
-when the model changes. WordPiece never looks across white space, so words are counted one by one
-and remembered: ten times faster than the tokenizer itself.
+They are counted with the vocabulary of bert-base-uncased (the offline model's), so that chunks stay
+the same when the model changes. WordPiece handles each word alone, so the counts of words are
+cached: ten times faster than running the tokenizer on the whole text.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def count(text: str) -> int:
         words.clear()
     pieces = sum(map(words.__getitem__, text.split()))
     size = len(text) if text.isascii() else len(text.encode())
-    return max(pieces, size // MAX_BYTES_PER_TOKEN + 1)  # with a byte for what separates it
+    return max(pieces, size // MAX_BYTES_PER_TOKEN + 1)  # one byte more, for white space
 
 
 @cache

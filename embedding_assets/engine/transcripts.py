@@ -64,7 +64,7 @@ def says_something(connection: Connection, recording_id: str) -> bool:
 
 
 def require_sight(connection: Connection) -> None:
-    """Keeps a role that row-level security blinds from taking all calls for deleted.
+    """Stops a role from which row-level security hides calls: it would take them for deleted.
 
     Raises:
         ConfigurationError: a policy hides most published calls, or all transcripts.

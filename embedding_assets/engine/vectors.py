@@ -14,7 +14,7 @@ from embedding_assets.engine.errors import ConfigurationError, StatementTimeoutE
 from embedding_assets.engine.packing import Input, share
 
 LARGEST_BATCH = 1_000
-COMFORTABLE = 0.2  # of the statement timeout: an insert that takes more does not grow
+COMFORTABLE = 0.2  # batches grow only while an insert takes less than this share of the timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class VectorRow:
 
 
 def vector_rows(inputs: Sequence[Input], answer: Embedded) -> list[VectorRow]:
-    """An answer's vectors with their texts' hashes; its tokens shared out as they were planned."""
+    """An answer's vectors with their texts' hashes; its tokens divided as they were planned."""
     tokens = share(answer.tokens, [item.planned_tokens for item in inputs])
     return [
         VectorRow(item.content_hash, vector, count)
@@ -51,7 +51,7 @@ class InsertBatch:
         return True
 
     def grow(self) -> None:
-        """After an insert that took little of the time it may take."""
+        """Makes the batch larger, after an insert that took little of its time."""
         self.rows = min(self.rows + max(1, self.rows // 10), LARGEST_BATCH)
 
 
@@ -67,11 +67,11 @@ def store_vectors(
     Raises:
         StatementTimeoutError: even one row takes longer than the server's statement_timeout.
     """
-    # Everybody inserts in the order of the hash, so that two runs never wait for each other.
+    # All runs insert in the order of the hash, so that two of them cannot deadlock.
     remaining = sorted(rows, key=lambda row: row.content_hash)
     while remaining:
         part = remaining[: batch.rows]
-        heartbeat()  # a row of statement timeouts can outlast a lease
+        heartbeat()  # several statement timeouts can take longer than a lease
         started = time.monotonic()
         try:
             database.retrying(partial(_insert, model=model, rows=part))
@@ -101,7 +101,7 @@ def stored_hashes(connection: Connection, model: str, hashes: Iterable[bytes]) -
 
 
 def hold_vectors(connection: Connection, model: str, hashes: Iterable[bytes]) -> set[bytes]:
-    """As `stored_hashes`, and keeps them from being swept to the end of the transaction."""
+    """As `stored_hashes`, and locks the vectors: no sweep deletes them before the commit."""
     rows = sql.hold_vectors(connection, model=model, hashes=list(hashes))
     return {bytes(row.content_hash) for row in rows}
 
@@ -117,7 +117,7 @@ def register_model(connection: Connection, embedder: Embedder) -> None:
 
 
 def hold_live(connection: Connection, model: str) -> None:
-    """Keeps the live model as it is to the end of the transaction.
+    """Locks the live model until the end of the transaction, so that nobody switches it.
 
     Raises:
         ConfigurationError: search switched to another model while this run was going on.

@@ -19,16 +19,16 @@ from embedding_assets.health.numbers import in_utc
 
 LONGEST_TEXT = 1_500  # Discord takes 2,000 characters, title included
 LONGEST_ITEM = 160
-# With the worst items or without, and how long a line may be: the first that fits. The last one
-# has room for every check there is.
+# Layouts of a message, longest first: with or without the worst items, and characters a line. The
+# first whose text fits is sent; the last has room for all checks.
 _SHORTER_AND_SHORTER = ((True, 400), (False, 400), (False, 120), (False, 60))
 MOST_WAITING = 10  # alerts that one channel's queue holds
 LONGEST_BACKOFF = timedelta(hours=1)
-LOST_AFTER = timedelta(minutes=5)  # a run that was asked for and is not there
+LOST_AFTER = timedelta(minutes=5)  # a requested run that Dagster does not know was never launched
 
 
 class Report(StrEnum):
-    """What became of the run of one attempt, the best first."""
+    """The state of an attempt's run, the best first."""
 
     DELIVERED = "delivered"
     UNDERWAY = "underway"
@@ -59,15 +59,15 @@ class Alert:
 class Queue:
     """The alerts that one channel has not taken yet, oldest first, and how the first one fares."""
 
-    waiting: tuple[str, ...] = ()  # ids
-    failures: int = 0  # since the channel took something last
+    waiting: tuple[str, ...] = ()  # ids of alerts
+    failures: int = 0  # attempts that failed since the last delivery
     due_at: datetime | None = None  # when to try again; None: now
-    asked_at: datetime | None = None  # when the run that is trying was asked for; None: none is
+    asked_at: datetime | None = None  # when the present attempt's run was requested; None: no run
     left_out: int = 0  # alerts given up because too many waited
     left_out_since: datetime | None = None
 
     def attempt(self, channel: str) -> str:
-        """The name of the first one's next or present attempt, the same as no other's."""
+        """A unique name of the first alert's present or next attempt."""
         return f"{self.waiting[0]}/{channel}/{self.failures + 1}"
 
 
@@ -84,7 +84,7 @@ class State:
     queues: dict[str, Queue] = field(default_factory=dict)  # by channel
 
     def attempts(self) -> list[str]:
-        """The attempts that a run was asked for and whose end is not known yet."""
+        """The attempts that a run was requested for and whose outcome is not known yet."""
         return [queue.attempt(channel) for channel, queue in self.queues.items() if queue.asked_at]
 
 
@@ -199,7 +199,7 @@ def _changes(
 ) -> tuple[dict[str, Told], list[Change]]:
     """What people know after this tick, by check, and what of it is news to them."""
     found = {finding.name for finding in health.findings}
-    # A check that could not be made is neither worse nor better: it has to settle anew.
+    # A check that could not be evaluated is neither worse nor better: its settle time starts again.
     after = {
         name: replace(each, better=None, better_since=None)
         for name, each in told.items()
@@ -298,14 +298,15 @@ def _span(span: timedelta) -> str:
     return (f"{days} d " if days else "") + f"{hours} h {minutes % 60:02} min"
 
 
-# Who has it already.
+# Which channel has taken which alert.
 
 
 def _with_alert(state: State, alert: Alert, channels: Sequence[str]) -> State:
     """The alert at the end of these channels' queues."""
     if not channels:
         return state
-    # The same again if a tick is repeated, another after a lost cursor: run keys are for ever.
+    # Dagster remembers run keys for ever. So a repeated tick must make the same id, and a state
+    # that starts anew after a lost cursor must make other ids than before.
     digest = hashlib.sha256(alert.title.encode()).hexdigest()[:6]
     id = f"{state.born_at:%Y%m%dT%H%M%S%f}-{state.alerts_made + 1}-{digest}"
     queues = {
@@ -317,7 +318,7 @@ def _with_alert(state: State, alert: Alert, channels: Sequence[str]) -> State:
 
 
 def _reported(channel: str, queue: Queue, reports: Mapping[str, Report], now: datetime) -> Queue:
-    """The queue after what its attempt came to."""
+    """The queue after the outcome of its attempt."""
     if queue.asked_at is None:
         return queue
     report = reports.get(queue.attempt(channel))
@@ -337,11 +338,11 @@ def backoff(failures: int) -> timedelta:
 
 
 def _trimmed(state: State) -> State:
-    """No more alerts than a cursor should hold: the oldest go first, and are counted."""
+    """Drops and counts the oldest alerts of a queue that is too long for the cursor."""
     queues = {}
     for channel, queue in state.queues.items():
         too_many = len(queue.waiting) - MOST_WAITING
-        # What is being sent says how many were left out so far, and stays the first.
+        # An alert that is being sent is not dropped: its text says how many were dropped.
         if too_many > 0 and queue.asked_at is None:
             since = queue.left_out_since or state.alerts[queue.waiting[0]].at
             queue = replace(  # noqa: PLW2901
@@ -357,7 +358,7 @@ def _trimmed(state: State) -> State:
 
 
 def _send(state: State, now: datetime) -> Decision:
-    """At most one attempt a channel: what comes later must not arrive before."""
+    """Starts at most one attempt a channel, so that alerts arrive in their order."""
     sends, queues = [], {}
     for channel, queue in state.queues.items():
         queues[channel] = queue
@@ -384,11 +385,12 @@ def _summary(state: State) -> str:
     """A line for the tick: what people know, and what waits for which channel."""
     severity = max((each.severity for each in state.told.values()), default=Severity.HEALTHY)
     names = f" ({', '.join(state.told)})" if state.told else ""
-    lines = [f"{severity}{names}, as told"]
+    lines = [f"last alert: {severity}{names}"]
     for channel, queue in state.queues.items():
         if not queue.waiting:
             continue
-        line = f"{channel} has still to take {len(queue.waiting)}"
+        many = len(queue.waiting)
+        line = f"{many} alert{'s wait' if many > 1 else ' waits'} for {channel}"
         if queue.failures:
             line += f", after {queue.failures} failed attempts"
         if queue.asked_at is None and queue.due_at is not None:

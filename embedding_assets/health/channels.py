@@ -1,7 +1,7 @@
 """Channels that alerts go to: what ALERT_URLS names, and how Apprise sends to it.
 
 The URLs hold tokens and passwords, so whatever leaves this module names a channel by its kind and
-a hash of its URL, and tells of a failure in words of its own.
+a hash of its URL, and describes a failure without the words of Apprise.
 """
 
 import hashlib
@@ -111,7 +111,7 @@ def _ordinal(number: int) -> str:
 
 @cache
 def _apprise() -> Any:
-    """The library, kept from writing what it logs: that can hold parts of URLs."""
+    """The library, with its logging switched off: its messages can contain parts of URLs."""
     import apprise  # noqa: PLC0415  (half a second that most commands need not spend)
 
     logger = logging.getLogger("apprise")
@@ -150,14 +150,14 @@ def _send(service: Any, title: str, text: str, severity: Severity) -> str | None
         notify_type=kinds[severity],
         body_format=apprise.NotifyFormat.TEXT,
     )
-    # An attempt tells the truth also where the URL calls the channel optional.
+    # For a channel that its URL marks as optional, notify() succeeds always; the attempts do not.
     if any(bool(attempt) for sent in result for attempt in sent):
         return None
     return _reason(" ".join(entry.message for entry in result.logs()))
 
 
 def _reason(logged: str) -> str:
-    """The part of Apprise's words that cannot hold a part of the URL."""
+    """What Apprise logged, reduced to what cannot contain a part of the URL."""
     status = _STATUS.search(logged)
     if status is not None:
         return f"its server answered with status {status[1]}"

@@ -1,4 +1,4 @@
-"""Compares what should be there with what is, some recordings at a time, round after round."""
+"""Inspects published recordings: compares what should be stored with what is, in endless rounds."""
 
 import time
 from functools import partial
@@ -12,8 +12,8 @@ from embedding_assets.health.statements import sql
 
 RECORDINGS_AT_ONCE = 2_000
 CHUNKS_AT_ONCE = 2_500  # whose vectors are read: some 15 MB at 1536 dimensions
-SECONDS = 1.0  # an inspection ends with the first window after that
-LOOKED_AT_AGAIN = 10  # of what was found broken: one for so many new ones
+SECONDS = 1.0  # after this time an inspection begins no further window
+LOOKED_AT_AGAIN = 10  # one broken recording is inspected again for so many others
 
 _EMPTY = "published without chunks, though its transcript has text"
 
@@ -33,14 +33,14 @@ def inspect(
     chunks: int = CHUNKS_AT_ONCE,
     seconds: float = SECONDS,
 ) -> None:
-    """Looks at the next recordings, and again at some where something was wrong before.
+    """Inspects the next recordings, and some of those that were found broken before.
 
-    First the queue is told what change tracking missed: where nothing is due no worker starts
-    that would tell it. Then one window of recordings after the other is looked at, each in a short
-    transaction, until the time is spent or the round is over. What is wrong is kept in
-    `integrity_findings` until a later look finds it mended; where the look ended is kept in
-    `integrity_progress`, for the next one to go on from. So it costs the same at any number of
-    chunks. A window that another inspection is looking at is left to that one.
+    First it queues what change tracking missed: workers do that too, but none starts while nothing
+    is due. Then it inspects window after window of recordings, each in a short transaction, until
+    the time is spent or the round is over. Problems are kept in `integrity_findings` until a later
+    inspection finds them mended; the position is kept in `integrity_progress`, and the next
+    inspection continues there. So the cost does not grow with the number of chunks. A window that
+    another inspection holds is left to that one.
 
     Args:
         database: the application's.
@@ -112,7 +112,8 @@ def _problem(connection: Connection, row: Any) -> str | None:
         and row.is_published_empty
         and says_something(connection, row.recording_id)
     ):
-        # Asked after the text was read: one that came later is a change, and no breakage.
+        # Compared after the text was read: text that came in after the publication is a change
+        # that waits to be embedded, and nothing is broken.
         version = current_version(connection, row.recording_id)
         return _EMPTY if version == row.transcript_version else None
     problem: str | None = row.problem

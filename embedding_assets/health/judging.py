@@ -37,7 +37,7 @@ Figure = int | float | str | None
 
 
 class Severity(StrEnum):
-    """How bad something is, in this order."""
+    """How bad something is; later members are worse."""
 
     HEALTHY = "healthy"
     WARNING = "warning"
@@ -48,7 +48,7 @@ class Severity(StrEnum):
         """0, 1, 2: also the exit code of a probe."""
         return list(Severity).index(self)
 
-    # All four: text brings its own, by which "critical" comes before "healthy".
+    # All four are defined, because str's own comparisons are alphabetical.
     def __lt__(self, other: str) -> bool:
         return self.rank < Severity(other).rank
 
@@ -74,7 +74,7 @@ class Thresholds:
     quiet_critical: timedelta = timedelta(hours=6)
     completion_warning: float = 99.0  # percent; below it
     stale_claims_warning: int = 1
-    # Recovery takes five at a time: after four rounds each of the tolerated twenty had a turn.
+    # recover_dead_letters takes five every six hours, so within a day each of twenty had its turn.
     unrecovered_warning: timedelta = timedelta(hours=24)
     uninspected_warning: timedelta = timedelta(hours=24)
 
@@ -155,7 +155,7 @@ def judge(
     model: str | None,
     setting_error: str | None = None,
 ) -> Health:
-    """What the numbers mean; see `docs/runbook.md` for each check."""
+    """One finding for each check; `docs/runbook.md` describes them."""
     findings = (
         _configuration(numbers, model, setting_error),
         _dead_letters(numbers, worst, thresholds),
@@ -354,9 +354,9 @@ def _recent_activity(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
 
 
 def _quiet(numbers: Numbers) -> timedelta | None:
-    """How long something has been wanted with nothing published; None while nothing is.
+    """How long work has been waiting without any publication; None while no work waits.
 
-    A quiet night does not count: it ends when work comes in.
+    A night without new calls does not count: the time starts when work comes in.
     """
     if numbers.wanted_since is None:
         return None
@@ -371,7 +371,7 @@ def _completion_rate(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
     return Finding(
         "completion_rate",
         Severity.WARNING if is_low else Severity.HEALTHY,
-        # Rounded down: what is too low must not read as enough, nor what is not all as all.
+        # Rounded down, so that 98.999 does not read as 99 and 99.999 not as 100.
         f"{math.floor(percent * 100) / 100:.2f} % of {_count(tried, 'recording')} that were tried"
         f" are published; {numbers.failed:,} failed and will be tried again,"
         f" {numbers.dead_letters:,} given up",
@@ -394,9 +394,9 @@ def _stale_claims(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
     return Finding(
         "stale_claims",
         Severity.WARNING if is_stale else Severity.HEALTHY,
-        f"{_count(numbers.stale_claims, 'recording')} in the hands of runs that died"
+        f"{_count(numbers.stale_claims, 'recording')} claimed by runs that died"
         if numbers.stale_claims
-        else "no recording is in the hands of a run that died",
+        else "no recording is claimed by a run that died",
         "nothing, if it is gone in ten minutes: the next worker takes them back; else see that the"
         " Dagster daemon runs, or embedding-assets run"
         if is_stale

@@ -21,10 +21,11 @@ from rich.text import Text
 from embedding_assets.health.judging import Finding, Health, Severity
 from embedding_assets.health.numbers import DeadLetter, Numbers
 from embedding_assets.health.system import system_health
+from embedding_assets.printing import printable
 from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings
 
-INTERRUPTED = 130  # before there was anything to tell
+INTERRUPTED = 130  # exit code of a monitor that was interrupted before its first look
 COMMAND_COLUMNS = len("embedding-assets retry --dead-letters --force")
 PIPE_COLUMNS = 100_000  # no line is ever folded in a pipe
 COLORS = {Severity.HEALTHY: "green", Severity.WARNING: "yellow", Severity.CRITICAL: "red"}
@@ -201,7 +202,7 @@ def _findings(health: Health) -> RenderableType:
         grid.add_row(Text(finding.severity, color), finding.name, _text(finding.message))
         if finding.action is not None:
             action = Text.assemble(
-                ("do:", "bold"), f" {_printable(finding.action)}", overflow="fold"
+                ("do:", "bold"), f" {_on_one_line(finding.action)}", overflow="fold"
             )
             grid.add_row("", "", action)
         for item in _items(finding, told):
@@ -243,7 +244,7 @@ def _figures(numbers: Numbers) -> RenderableType:
 
 def _chunks(numbers: Numbers) -> RenderableType:
     model = numbers.live_model
-    reads = "no model yet" if model is None else _printable(model)
+    reads = "no model yet" if model is None else _on_one_line(model)
     return Text(f"{numbers.chunks:,} chunks; search reads {reads}", overflow="fold")
 
 
@@ -309,12 +310,11 @@ def _grid(*columns: Column, has_heading: bool = False) -> Table:
 
 
 def _text(text: str, style: str = "") -> Text:
-    return Text(_printable(text), style, overflow="fold")
+    return Text(_on_one_line(text), style, overflow="fold")
 
 
-def _printable(text: str) -> str:
-    """On one line, and with nothing in it that a terminal takes for a command."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _on_one_line(text: str) -> str:
+    return printable(text).replace("\n", " ")
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -10,8 +10,9 @@ from embedding_assets.engine.queue import MAX_ATTEMPTS, MAX_RECOVERIES
 from embedding_assets.health.statements import sql
 
 WORST = 3  # items that a finding names
-DEAD_LETTERS = 10  # that are told with their errors
-GIVEN_UP_IN_A_ROW = 3  # so many, with nothing published between, are not the recordings' fault
+DEAD_LETTERS = 10  # dead letters shown with their errors
+# So many dead letters without any publication between them: the cause is not in the recordings.
+GIVEN_UP_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,16 @@ class Numbers:
     failed: int
     dead_letters: int
     waiting_for_person: int  # dead letters that used up their recoveries
-    recoverable_since: datetime | None  # when the first of the others was due for a recovery
-    given_up_lately: int  # dead letters that came after the last publication
+    recoverable_since: datetime | None  # since when the oldest other dead letter may be recovered
+    given_up_lately: int  # dead letters since the last publication
     given_up_lately_since: datetime | None
     claimable: int
-    unfinished_since: datetime | None  # since when what is queued and not published is wanted
+    unfinished_since: datetime | None  # since when the oldest queued, unpublished work waits
     stale_claims: int
     chunks: int
-    reconciled_at: datetime | None  # when the queue was last told what change tracking missed
-    unqueued: int  # calls that no queue row is there for yet
-    deleted: int  # published recordings whose call is gone, and nobody was told
+    reconciled_at: datetime | None  # when what change tracking missed was last queued
+    unqueued: int  # calls without a queue row
+    deleted: int  # published recordings whose call is deleted, not queued for withdrawal yet
     published_last_hour: int
     failures_last_hour: int
     embedded_last_hour: int
@@ -42,7 +43,9 @@ class Numbers:
     tokens_today: int
     cost_today_usd: float | None  # None: no price is known
     last_published_at: datetime | None
-    configuration_error: str | None  # that stopped a run, with nothing embedded since
+    configuration_error: (
+        str | None
+    )  # of the last run that one stopped, if nothing was embedded since
     configuration_error_at: datetime | None
     live_model: str | None
     looked_until: str | None
@@ -56,28 +59,28 @@ class Numbers:
 
     @property
     def waiting(self) -> int:
-        """Recordings that no attempt was made for since they came or changed."""
+        """Recordings that came or changed and have not been attempted since."""
         return self.pending + self.unqueued
 
     @property
     def due(self) -> int:
-        """What a worker would find to do."""
+        """Recordings that a worker would process now."""
         return self.claimable + self.stale_claims + self.unqueued + self.deleted
 
     @property
     def unfinished(self) -> int:
-        """What the system still means to do by itself, due or not: it is being tried, or will be.
+        """Recordings that the system will process without a person, now or later.
 
-        What is in the hands of a run counts, as one that hangs publishes nothing either.
+        Claimed ones count too, because a run that hangs publishes nothing.
         """
         return self.pending + self.failed + self.processing + self.unqueued + self.deleted
 
     @property
     def wanted_since(self) -> datetime | None:
-        """Since when the oldest of it has been wanted at the earliest; None if there is none."""
+        """Since when the oldest unfinished recording waits, at the earliest; None if none does."""
         since = [self.unfinished_since]
         if self.unqueued or self.deleted:
-            # Nobody wrote down when they came or went; when the queue was told, they had not yet.
+            # When these came or went is not recorded; it was after the last reconciliation.
             told = [at for at in (self.reconciled_at, self.inspected_at) if at is not None]
             since.append(max(told, default=self.round_started_at))
         if self.given_up_lately >= GIVEN_UP_IN_A_ROW:
@@ -86,7 +89,7 @@ class Numbers:
 
     @property
     def completion_percent(self) -> float:
-        """Of the recordings that were tried, those that are published as they are now."""
+        """The share of attempted recordings whose present transcript is published."""
         tried = self.completed + self.failed + self.dead_letters
         return 100.0 if tried == 0 else 100.0 * self.completed / tried
 
@@ -121,7 +124,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class RunInFlight:
-    """A run that holds recordings; once its lease is over, it has died."""
+    """A run that has claimed recordings; once its leases expire, it counts as dead."""
 
     run_id: str
     recordings: int
@@ -140,7 +143,7 @@ class Worst:
 
 
 def measure(connection: Connection) -> Numbers:
-    """Counts everything at one moment."""
+    """Counts everything in one statement."""
     row = sql.health_numbers(connection, max_attempts=MAX_ATTEMPTS, max_recoveries=MAX_RECOVERIES)
     return Numbers(**row._asdict())
 
@@ -156,13 +159,13 @@ def attempts_by_hour(database: Database, since: datetime) -> list[dict[str, Any]
 
 
 def dead_letters_told(connection: Connection) -> tuple[DeadLetter, ...]:
-    """The dead letters that are told with their errors, those that wait for a person first."""
+    """The dead letters to show with their errors, those that wait for a person first."""
     rows = sql.worst_dead_letters(connection, limit=DEAD_LETTERS, max_recoveries=MAX_RECOVERIES)
     return tuple(DeadLetter(**row._asdict()) for row in rows)
 
 
 def worst_of_each(connection: Connection, letters: Sequence[DeadLetter]) -> Worst:
-    """A line for each of the worst few."""
+    """The worst few of each kind, as lines of text."""
     return Worst(
         dead_letters=tuple(str(letter) for letter in letters[:WORST]),
         waiting=tuple(

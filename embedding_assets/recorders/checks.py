@@ -34,7 +34,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Notice(Rejection):
-    """Something odd in a recording that was imported all the same."""
+    """Something unusual in a recording that was imported nevertheless."""
 
 
 class RefusedError(Exception):
@@ -170,7 +170,7 @@ def segment(
 
 
 def finished(recording: Recording, place: str) -> list[Recording | Notice]:
-    """The recording, after notices of what is odd in it.
+    """The recording, after notices of what is unusual in it.
 
     Raises:
         RefusedError: nothing was said.

@@ -34,10 +34,10 @@ Stream = io.BufferedReader
 
 
 def read(paths: Iterable[Path | Literal["-"]]) -> Iterator[Item]:
-    """Recordings, and before each the notices of what is odd in it; rejections of the rest.
+    """Yields recordings, each after notices of what is unusual in it, and rejections.
 
-    Streams: no more than two lines, or one JSON document, is in memory. Never raises for what a
-    file holds; a recording that comes a second time is rejected.
+    Reads as a stream: two lines or one JSON document are in memory at most. A bad file never
+    raises, it gives a rejection; so does a recording that comes a second time.
     """
     seen: dict[str, str] = {}
     for path in paths:
@@ -101,7 +101,7 @@ def _files(path: Path) -> Iterator[Path | Rejection]:
 
 
 def _opens(file: Path) -> bool:
-    """Whether to open it: a pipe would wait for ever; what is not there is named by opening it."""
+    """Whether to open it: not a pipe, which would block; a missing file is, for its error."""
     try:
         return stat.S_ISREG(file.stat().st_mode)
     except OSError:
@@ -173,7 +173,7 @@ def _json(name: str, stream: Stream) -> Iterator[tuple[str, Item]]:
 
 
 def _are_json_lines(name: str, head: Sequence[bytes | None]) -> bool:
-    """Tells by the first two lines, so that a broken first line does not cost the others."""
+    """Decides by two lines, so that the others are still read if the first one is broken."""
     first, second = [*((line or b"").strip() for line in head), b""][:2]
     if first.removeprefix(_BOM) in {b"{", b"["}:
         return False
@@ -186,7 +186,7 @@ def _are_json_lines(name: str, head: Sequence[bytes | None]) -> bool:
 
 
 def _records(document: Any) -> Iterator[tuple[str, Any]]:
-    """A page's items, an array's elements, or the document itself, and where each is."""
+    """The items of a page, the elements of an array, or the document itself, with their places."""
     if isinstance(document, dict) and isinstance(document.get("items"), list):
         yield from ((f": items[{n}]", each) for n, each in enumerate(document["items"]))
     elif isinstance(document, list):

@@ -1,4 +1,4 @@
-"""Imports whatever the readers understand, and reports the rest."""
+"""Imports the recordings that can be read, and reports what cannot."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from embedding_assets.recorders.upsert import Upserted, upsert
 
 @dataclass(slots=True)
 class ImportReport:
-    """What an import came to."""
+    """The outcome of an import."""
 
     imported: int = 0
     unchanged: int = 0

@@ -8,14 +8,14 @@ from embedding_assets.recorders.statements import sql
 
 
 class Upserted(StrEnum):
-    """What storing a recording came to."""
+    """The outcome of storing a recording."""
 
     IMPORTED = "imported"
     UNCHANGED = "unchanged"
 
 
 def upsert(database: Database, recording: Recording) -> Upserted:
-    """Makes the tables say what the recorder says, touching only the rows that differ.
+    """Updates the tables to what the recorder says, writing only the rows that differ.
 
     A person's edits (`edited_text`, `is_deleted`) stay; change tracking queues the recording if
     anything that is embedded changed.

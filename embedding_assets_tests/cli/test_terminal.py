@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from embedding_assets.cli.terminal import printable
+from embedding_assets.printing import printable
 from embedding_assets_tests.checkout import Checkout, short_folder
 
 STEERING = "a\x1b]0;title\x07b\x1b[31mred\r\u202ereversed\x9b2J"

@@ -282,7 +282,7 @@ def test_a_channel_that_is_down_is_tried_until_it_is_up_and_the_others_do_not_wa
     clock.ticks(120, dead_letters=CRITICAL)
     assert len(clock.titles("slack")) == 1
     assert clock.titles("mail") == []
-    assert "mail has still to take 1, after 7 failed attempts" in clock.decide(_health()).summary
+    assert "1 alert waits for mail, after 7 failed attempts" in clock.decide(_health()).summary
     clock.down = set()
     clock.ticks(61, dead_letters=CRITICAL)
     assert clock.titles("mail") == clock.titles("slack")

@@ -1,4 +1,4 @@
-"""`embedding_health`: what health was at this moment, and a picture of the last days."""
+"""`embedding_health`: an hourly snapshot of the system's health, with a picture of two weeks."""
 
 import base64
 import os
@@ -17,7 +17,7 @@ from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
 
 EMBEDDING_HEALTH = dg.AssetKey("embedding_health")
-# Hourly ones of two weeks and more; each brings its picture along.
+# Two weeks of hourly snapshots, and some. More would be slow to read: each contains its picture.
 MOST_SNAPSHOTS = 400
 
 

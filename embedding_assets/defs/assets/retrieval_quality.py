@@ -18,7 +18,7 @@ FLOOR = "above_floor"
 
 @dg.asset(
     key=RETRIEVAL_QUALITY,
-    # To ask for all recordings would read every partition.
+    # Depending on all partitions of transcript_chunks would make Dagster read every one of them.
     deps=[
         dg.AssetDep(transcript_chunks, partition_mapping=dg.SpecificPartitionsPartitionMapping([]))
     ],

@@ -1,4 +1,4 @@
-"""`transcript_chunks`: to materialize a partition is to chunk and embed that recording."""
+"""`transcript_chunks`: materializing a partition chunks and embeds that recording."""
 
 import warnings
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
     deps=[fathom_calls, fathom_transcripts],
     partitions_def=recordings,
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=50),
-    # With it, a range's partitions are materialized one by one by the events below, and those
-    # that failed stay unmaterialized.
+    # A range of partitions is one run. Each partition is materialized by an event of its own, so
+    # that the failed ones stay unmaterialized.
     output_required=False,
     group_name="embeddings",
     kinds={"postgres", "pgvector"},
@@ -51,6 +51,6 @@ warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 def transcript_chunks(
     context: dg.AssetExecutionContext, config: EmbedConfig, engine: EmbeddingEngine
 ) -> Iterator[dg.AssetMaterialization]:
-    """Embeds the run's partition, or its range of them, in whatever state they are."""
+    """Embeds the recordings of the run's partition or range, also those that are not due."""
     keys = context.partition_keys
     yield from run_session(context, engine, config, lambda session: session.these(keys))

@@ -1,4 +1,4 @@
-"""`vector_index`: to materialize a partition is to build that part of the index."""
+"""`vector_index`: materializing a partition builds that part of the index."""
 
 import dagster as dg
 
@@ -14,7 +14,8 @@ VECTOR_INDEX = dg.AssetKey("vector_index")
 
 @dg.asset(
     key=VECTOR_INDEX,
-    # A part is of no recording in particular; to ask for all of them would read every partition.
+    # A part covers vectors of many recordings. If it depended on all partitions, Dagster would read
+    # every one of them.
     deps=[
         dg.AssetDep(transcript_chunks, partition_mapping=dg.SpecificPartitionsPartitionMapping([]))
     ],
@@ -29,7 +30,7 @@ VECTOR_INDEX = dg.AssetKey("vector_index")
 def vector_index(
     context: dg.AssetExecutionContext, engine: EmbeddingEngine
 ) -> dg.MaterializeResult[None]:
-    """Builds one part, beside readers and writers.
+    """Builds one part while readers and writers go on.
 
     Raises:
         dg.Failure: there is no such part, or it cannot be built now.
@@ -50,7 +51,7 @@ def vector_index(
 
 
 def build_waiting_parts(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
-    """Seals and merges until nothing pays any more, and makes the partitions agree.
+    """Builds and merges parts until none is worth it, and updates the partitions.
 
     Raises:
         EmbeddingAssetsError: a part was not built; the next run goes on from there.
@@ -74,7 +75,7 @@ def build_waiting_parts(context: dg.OpExecutionContext, engine: EmbeddingEngine)
 
 
 def part_metadata(built: Built) -> dict[str, dg.MetadataValue]:
-    """What a build says of itself."""
+    """The metadata of a built part."""
     return {
         "vectors": dg.MetadataValue.int(built.rows),
         "bytes": dg.MetadataValue.int(built.bytes),

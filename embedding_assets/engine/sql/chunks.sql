@@ -1,5 +1,5 @@
 -- name: withdraw_chunks(recording_id)!
--- Takes away what readers see of one recording; the same transaction puts the new chunks there.
+-- Deletes the published chunks of one recording; the same transaction inserts the new ones.
 WITH words AS (
     DELETE FROM chunk_words
     WHERE language IN (SELECT language FROM search_languages) AND recording_id = :recording_id
@@ -32,7 +32,7 @@ COPY transcript_chunks (
 ) FROM STDIN (FORMAT BINARY);
 
 -- name: cut_otherwise(cut_as)
--- Published recordings that are cut by other sizes than these, or do not say by which.
+-- Published recordings whose chunks were cut with other sizes than these, or with unknown ones.
 SELECT recordings.recording_id, recordings.chunk_count, coalesce(queued.token_count, 0) AS token_count
 FROM published_recordings AS recordings
 LEFT JOIN embedding_queue AS queued USING (recording_id)

@@ -1,5 +1,5 @@
 -- name: queue_what_is_there(recording_ids)!
--- Gives those of these recordings a row that have none, but chunks or a call.
+-- Queues those of these recordings that have no queue row, but chunks or a call.
 INSERT INTO embedding_queue (recording_id)
 SELECT asked.recording_id
 FROM (SELECT DISTINCT unnest(:recording_ids::text[]) AS recording_id) AS asked
@@ -11,13 +11,13 @@ ORDER BY asked.recording_id
 ON CONFLICT (recording_id) DO NOTHING;
 
 -- name: waiting_of(recording_ids)
--- Those of these recordings that no attempt was made for since they came or changed.
+-- Those of these recordings that came or changed and have not been attempted since.
 SELECT recording_id FROM embedding_queue
 WHERE recording_id = ANY(:recording_ids::text[]) AND status = 'pending'
 ORDER BY recording_id;
 
 -- name: drop_bad_vectors(recording_ids)!
--- Takes away these recordings' vectors that no search can use; what is not stored is embedded.
+-- Deletes these recordings' vectors that no search can use, so that their texts are embedded again.
 DELETE FROM chunk_embeddings AS stored
 USING embedding_models AS live
 WHERE live.is_live AND stored.model = live.model

@@ -39,7 +39,7 @@ UPDATE embedding_queue SET reconciled_at = now()
 WHERE recording_id = ANY(:recording_ids::text[]);
 
 -- name: retry(recording_ids, force, max_recoveries)
--- Makes these due now, with their attempts and recoveries set back to none; a person asked for it.
+-- Makes these due now because a person asked for it; attempts and recoveries start again at 0.
 UPDATE embedding_queue
 SET status = 'pending', attempts = 0, recoveries = 0, crashes = 0, next_attempt_at = now(),
     enqueued_at = now()
@@ -56,8 +56,8 @@ WHERE status = 'dead_letter'
 ORDER BY next_attempt_at, recording_id;
 
 -- name: left_undone(run_id)
--- What this run took and did not finish: still claimed, or failed, or taken back when it died,
--- and not dealt with since.
+-- What this run claimed and did not finish: still claimed, or failed, or taken back after its death,
+-- and not processed by another run since.
 SELECT queued.recording_id
 FROM embedding_queue AS queued
 WHERE (queued.status = 'processing' AND queued.claimed_by = :run_id)
@@ -81,7 +81,7 @@ SELECT min(crashes) FROM embedding_queue
 WHERE status IN ('pending', 'failed') AND next_attempt_at <= now();
 
 -- name: claim_due(run_id, lease, crashes, limit)
--- Claims recordings with this number of crashes, those due longest first, past locked rows.
+-- Claims recordings with this number of crashes, those due longest first; skips locked rows.
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
     lease_expires_at = now() + :lease
@@ -150,7 +150,7 @@ FROM (
 WHERE renewed.recording_id = held.recording_id;
 
 -- name: lock_claim(recording_id, run_id)^
--- Holds the queue row to the end of the transaction; no row when the claim is lost.
+-- Locks the queue row until the end of the transaction; gives no row when the claim is lost.
 SELECT attempts FROM embedding_queue
 WHERE recording_id = :recording_id AND status = 'processing' AND claimed_by = :run_id
 FOR UPDATE;
@@ -194,9 +194,9 @@ WHERE released.recording_id = held.recording_id;
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 
 -- name: expire_claims(dead_run, run_id, error, max_attempts)
--- Takes back what dead runs held, and one run that is known to be dead.
--- A crash is an attempt of a recording that the dead run held alone: nothing else can have killed
--- it. Where it held several, each gets a crash and is due at once: they go into quarantine.
+-- Frees the recordings of runs whose leases expired, and of one run that is known to be dead.
+-- A recording that the dead run held alone gets a failed attempt: it alone can have killed the run.
+-- Where the run held several, each gets a crash and is due at once, in quarantine.
 WITH dead_runs AS (
     -- All leases of a run are renewed together, but for rows that are locked at that moment.
     SELECT claimed_by AS run_id, count(*) AS held FROM embedding_queue
@@ -207,20 +207,20 @@ WITH dead_runs AS (
     SELECT queued.recording_id, queued.claimed_by, queued.started_at, queued.attempts,
            queued.crashes,
            dead_runs.held = 1 AND NOT EXISTS (
-               -- The others may have been taken back before, and this one been locked then.
+               -- The run's other rows may have been freed earlier, while this one was locked.
                SELECT FROM embedding_attempts AS earlier
                WHERE earlier.run_id = queued.claimed_by AND earlier.error_kind = 'crashed'
                    AND earlier.finished_at >= queued.started_at) AS alone
     FROM embedding_queue AS queued
     JOIN dead_runs ON dead_runs.run_id = queued.claimed_by
     WHERE queued.status = 'processing'
-        -- Asked again, because a renewal may have come in between.
+        -- Checked again under the lock, because the lease may have been renewed in between.
         AND (queued.lease_expires_at < now() OR queued.claimed_by = :dead_run)
     ORDER BY queued.recording_id
     FOR UPDATE OF queued SKIP LOCKED
 ), attempt AS (
-    -- The model is the live one: a run works with no other. The lane is what the queue knows of it:
-    -- a run may have been careful for reasons of its own.
+    -- The model is the live one, because runs work with no other. The lane is the one that the queue
+    -- gave; the run may have chosen a more careful one.
     INSERT INTO embedding_attempts
         (attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, seconds)
     SELECT gen_random_uuid(), recording_id, claimed_by,
@@ -247,7 +247,7 @@ WHERE taken.recording_id = dead.recording_id
 RETURNING taken.recording_id, dead.claimed_by AS run_id;
 
 -- name: record_attempt(attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded, reused, requests, tokens, cost_usd, seconds, smallest_insert_batch)!
--- Adds to the history that every trend and every cost figure comes from.
+-- Adds an attempt to the history; every trend and every cost is computed from it.
 INSERT INTO embedding_attempts
     (attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded,
      reused, requests, tokens, cost_usd, seconds, smallest_insert_batch)
@@ -257,7 +257,7 @@ VALUES
 ON CONFLICT (attempt_id) DO NOTHING;
 
 -- name: attempt_is_recorded(attempt_id)$
--- Whether this attempt ended already: a commit whose answer was lost.
+-- Whether this attempt ended already: true if its commit succeeded and only the answer was lost.
 SELECT EXISTS (SELECT FROM embedding_attempts WHERE attempt_id = :attempt_id);
 
 -- name: queue_counts()

@@ -1,6 +1,6 @@
 -- name: texts_without_vector(after, model, limit)
 -- Published texts that a model has no vector of yet, in order of their hash, each with one of the
--- recordings that say it.
+-- recordings that contain it.
 SELECT DISTINCT ON (chunks.content_hash)
     chunks.content_hash, chunks.chunk_text, chunks.recording_id
 FROM transcript_chunks AS chunks

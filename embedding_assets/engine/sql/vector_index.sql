@@ -18,7 +18,7 @@ SELECT model, dimensions FROM embedding_models ORDER BY created_at, model;
 SELECT count(*) AS rows, coalesce(max(id) + 1, :sealed_until) AS to_id
 FROM (
     SELECT id FROM chunk_embeddings
-    -- As rows: by the index on both, and not through what other models have stored since.
+    -- Compared as rows, so that the index on (model, id) skips the vectors of other models.
     WHERE (model, id) >= (:model, :sealed_until) AND (model, id) < (:model, 9223372036854775807)
     ORDER BY model, id
     LIMIT :limit
@@ -41,7 +41,7 @@ UPDATE vector_index_parts SET state = 'sealed', rows = :rows, sealed_at = now()
 WHERE index_name = :index_name;
 
 -- name: replace_parts(index_name)
--- From now on search reads the parts that this one took in no more.
+-- From now on search no longer reads the parts that this one replaces.
 UPDATE vector_index_parts AS replaced SET state = 'dropping'
 FROM vector_index_parts AS built
 WHERE built.index_name = :index_name AND replaced.index_name <> built.index_name
@@ -63,6 +63,6 @@ FROM pg_index AS index
 WHERE index.indexrelid = to_regclass(:index_name);
 
 -- name: build_progress(pid)^
--- How far the build has come that this server process works at.
+-- The progress of the build that this server process is running.
 SELECT phase, tuples_done, blocks_done, blocks_total FROM pg_stat_progress_create_index
 WHERE pid = :pid;

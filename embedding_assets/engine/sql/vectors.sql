@@ -30,13 +30,13 @@ SELECT content_hash FROM chunk_embeddings
 WHERE model = :model AND content_hash = ANY(:hashes::bytea[]);
 
 -- name: hold_vectors(model, hashes)
--- Which of these texts have a vector, and no sweep takes it before this transaction ends.
+-- Which of these texts have a vector; locks them, so that no sweep deletes them before the commit.
 SELECT content_hash FROM chunk_embeddings
 WHERE model = :model AND content_hash = ANY(:hashes::bytea[])
 FOR KEY SHARE;
 
 -- name: store_vectors(model, hashes, embeddings, token_counts)!
--- Adds vectors; one that another run stored meanwhile stays as it is.
+-- Adds vectors; where another run has stored one meanwhile, that one is kept.
 INSERT INTO chunk_embeddings (model, content_hash, embedding, token_count)
 SELECT :model, batch.content_hash, batch.embedding, batch.token_count
 FROM unnest(:hashes::bytea[], :embeddings::vector[], :token_counts::integer[])
@@ -44,11 +44,11 @@ FROM unnest(:hashes::bytea[], :embeddings::vector[], :token_counts::integer[])
 ON CONFLICT (model, content_hash) DO NOTHING;
 
 -- name: last_vector_id()$
--- Where a sweep ends.
+-- The highest id, at which a sweep ends.
 SELECT coalesce(max(id), 0) FROM chunk_embeddings;
 
 -- name: lock_unreferenced(after, until, grace)
--- Vectors in a range of ids that no chunk refers to; those being published are passed over.
+-- Locks the vectors in a range of ids that no chunk refers to; skips those that are being published.
 SELECT stored.id FROM chunk_embeddings AS stored
 WHERE stored.id > :after AND stored.id <= :until AND stored.created_at < now() - :grace
     AND NOT EXISTS (
@@ -57,7 +57,7 @@ WHERE stored.id > :after AND stored.id <= :until AND stored.created_at < now() -
 FOR UPDATE OF stored SKIP LOCKED;
 
 -- name: delete_unreferenced(ids)!
--- Looks again, now that they are locked: a publication may have ended in between.
+-- Checks again under the lock, because a publication may have committed in between.
 DELETE FROM chunk_embeddings AS stored
 WHERE stored.id = ANY(:ids::bigint[])
     AND NOT EXISTS (

@@ -1,5 +1,5 @@
 -- name: limit_statements()$
--- Bounds the statements of a health query: one that waits for a lock or a disk ends in a finding.
+-- Limits how long a health query may take; one that waits for a lock or a disk becomes a finding.
 SELECT set_config('statement_timeout', '30s', true);
 
 -- name: health_numbers(max_attempts, max_recoveries)^
@@ -34,8 +34,8 @@ CROSS JOIN LATERAL (
                AS given_up_lately_since,
            count(*) FILTER (WHERE status IN ('pending', 'failed') AND next_attempt_at <= now())
                AS claimable,
-           -- A failure moves next_attempt_at, so it does not tell how long the work is wanted.
-           -- What was published already, or given up, is wanted since somebody took it again.
+           -- Not next_attempt_at: every failure moves it. A recording that was published or given
+           -- up before waits since the present claim or retry.
            min(CASE WHEN completed_at > enqueued_at OR attempts >= :max_attempts
                     THEN greatest(enqueued_at, started_at) ELSE enqueued_at END)
                FILTER (WHERE status IN ('pending', 'processing', 'failed')) AS unfinished_since,
@@ -83,7 +83,7 @@ CROSS JOIN (
 ) AS inspected
 LEFT JOIN embedding_models AS live ON live.is_live
 LEFT JOIN LATERAL (
-    -- Mended, as far as anyone can tell, once something was embedded after it.
+    -- The error counts as mended once something was embedded after it.
     SELECT failed.error AS configuration_error, failed.finished_at AS configuration_error_at
     FROM (
         SELECT error, finished_at FROM embedding_attempts
@@ -105,7 +105,7 @@ ORDER BY recoveries >= :max_recoveries DESC, next_attempt_at, recording_id
 LIMIT :limit;
 
 -- name: longest_waiting(limit)
--- What a worker would take first.
+-- What a worker would claim first.
 SELECT recording_id, status, enqueued_at FROM embedding_queue
 WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
 ORDER BY crashes, next_attempt_at, recording_id
@@ -119,7 +119,7 @@ ORDER BY lease_expires_at
 LIMIT :limit;
 
 -- name: runs_in_flight()
--- Who is working, on how many recordings, and for how long it may stay silent.
+-- The runs that hold claims, with the number of recordings and the end of their leases.
 SELECT claimed_by AS run_id, count(*) AS recordings, min(started_at) AS holds_since,
        max(lease_expires_at) AS lease_expires_at
 FROM embedding_queue

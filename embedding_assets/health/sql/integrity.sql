@@ -13,7 +13,8 @@ WITH stored AS (
     WHERE recording_id > :after
     ORDER BY recording_id LIMIT :recordings
 ), reach AS (
-    -- Past the end of what was cut off, the other list may know of more; NULL: both are at an end.
+    -- A list that was cut off by the limit may continue after its last id, so the window ends at the
+    -- smallest of these ids; NULL: neither list was cut off.
     SELECT least((SELECT max(recording_id) FROM stored HAVING count(*) = :chunks),
                  (SELECT max(recording_id) FROM queued HAVING count(*) = :recordings)) AS until
 )
@@ -23,7 +24,7 @@ JOIN reach ON reach.until IS NULL OR seen.recording_id <= reach.until
 ORDER BY seen.recording_id;
 
 -- name: found_before(recordings, chunks)
--- What was found broken longest ago, and is looked at again; within both limits, but one at least.
+-- The oldest findings, to be inspected again: at least one, otherwise within both limits.
 SELECT recording_id
 FROM (
     SELECT found.recording_id,
@@ -90,11 +91,11 @@ ON CONFLICT (recording_id) DO UPDATE SET problem = excluded.problem
 WHERE kept.problem <> excluded.problem;
 
 -- name: forget_findings(recording_ids)!
--- These were looked at, and are as they should be.
+-- Deletes the findings of recordings that are whole again.
 DELETE FROM integrity_findings WHERE recording_id = ANY(:recording_ids::text[]);
 
 -- name: save_integrity_progress(looked_until, recordings, chunks)!
--- Says what was looked at; without a last recording, the round is over.
+-- Saves the position of the inspection; without a last recording, the round is over.
 UPDATE integrity_progress
 SET inspected_at = now(), recordings = :recordings, chunks = :chunks,
     round_started_at = CASE WHEN looked_until IS NULL THEN now() ELSE round_started_at END,
@@ -103,7 +104,7 @@ SET inspected_at = now(), recordings = :recordings, chunks = :chunks,
     looked_until = :looked_until;
 
 -- name: oldest_findings(limit)
--- What is wrong for longest; all of it without a limit.
+-- The findings, oldest first; all of them if the limit is NULL.
 SELECT recording_id, problem, found_at FROM integrity_findings
 ORDER BY found_at, recording_id
 LIMIT :limit;

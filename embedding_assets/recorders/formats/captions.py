@@ -59,7 +59,7 @@ def recording(text: str, name: str, kind: Literal["vtt", "srt"]) -> Recording:
 
 
 def _turns(lines: list[str]) -> Iterator[_Turn]:
-    """The turns of all cues; the parser drops what it cannot read, so the cues are counted."""
+    """The turns of all cues. The parser silently drops bad cues, so their number is compared."""
     prepared, added = _prepared(lines)
     cues = webvtt.from_string("\n".join(prepared)).captions
     timed = [
@@ -86,11 +86,11 @@ def _is_readable(line: str) -> bool:
 
 
 def _prepared(lines: list[str]) -> tuple[list[str], int]:
-    """Lines of which the parser loses none, as WebVTT, and how many were put before them.
+    """The file as WebVTT lines that the parser reads completely, and how many were put before them.
 
-    SRT gets a header, and points for commas in its times. An index becomes the empty line that
-    ends the cue before. A block that starts no cue is text after an empty line within a cue:
-    that line becomes a blank one, which does not end the cue.
+    SRT gets a header, and points instead of commas in its times. A cue's index becomes the empty
+    line that ends the cue before. A block without times continues the cue before it, which has an
+    empty line in its text: that line gets a space, so that it does not end the cue.
     """
     header = [] if lines[0].startswith("WEBVTT") else ["WEBVTT", ""]
     prepared = header + [x.replace(",", ".") if _COMMAS.match(x) else x for x in lines]
@@ -141,9 +141,10 @@ def _plain(marked: str) -> str:
 
 
 def _names(turns: Sequence[_Turn]) -> frozenset[str]:
-    """What stands before a colon and is a speaker, as in Zoom's "Name: text".
+    """The speakers' names: what stands before a colon, as in Zoom's "Name: text".
 
-    A sentence can have a colon too: a name comes again, or most cues have one.
+    A sentence can have a colon too. So it is a name only if it comes more than once, or if most
+    cues have one.
     """
     plain = [turn.said for turn in turns if turn.voice is None]
     found = Counter(match[1] for said in plain if (match := _NAMED.match(said)))

@@ -1,5 +1,5 @@
 -- name: upsert_call(recording_id, title, recorded_at, duration, url, recorded_by_name, recorded_by_email, source_platform)!
--- Adds the call, or corrects it where it differs; what the recorder does not say stays.
+-- Adds the call, or corrects what differs; a value that the recorder does not give is kept.
 INSERT INTO fathom_calls AS calls
     (recording_id, title, recorded_at, duration, url, recorded_by_name, recorded_by_email,
      source_platform)
@@ -43,6 +43,6 @@ WHERE (segments.speaker_name, segments.speaker_email, segments.start_seconds,
        excluded.end_seconds, excluded.text);
 
 -- name: delete_later_segments(recording_id, positions)!
--- Takes away the segments that the recorder no longer has.
+-- Deletes the segments that the recorder no longer has.
 DELETE FROM fathom_transcripts
 WHERE recording_id = :recording_id AND position NOT IN (SELECT unnest(:positions::integer[]));

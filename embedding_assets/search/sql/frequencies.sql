@@ -1,5 +1,5 @@
 -- name: hold_language(language)^
--- What is counted of a language; nobody else counts it before this transaction ends.
+-- Locks a language's counts until the end of the transaction, so that only one process counts.
 SELECT language, counted_chunks, counted_until, mean_words, recounted_at FROM search_languages
 WHERE language = :language FOR UPDATE SKIP LOCKED;
 
@@ -29,7 +29,8 @@ UPDATE search_languages SET
 WHERE language = :language;
 
 -- name: forget_counts(language)!
--- Starts a language's count anew: what was published again or withdrawn since is in it twice.
+-- Starts a language's count again, because changed recordings are counted twice and deleted ones
+-- still.
 WITH gone AS (DELETE FROM search_lexemes WHERE language = :language)
 UPDATE search_languages SET counted_chunks = 0, counted_until = 0, mean_words = 0,
     recounted_at = now()

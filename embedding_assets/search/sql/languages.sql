@@ -7,7 +7,7 @@ SELECT language FROM search_languages WHERE is_live;
 SELECT EXISTS (SELECT FROM pg_ts_config WHERE cfgname = :name);
 
 -- name: add_language(name)^
--- Makes room for a language's words: publications write them from now on.
+-- Creates a language's partition; publications write its words from now on.
 SELECT add_search_language(:name);
 
 -- name: fill_words(language, limit)^
@@ -29,7 +29,7 @@ WITH missing AS (
 SELECT (SELECT count(*) FROM missing) AS found, (SELECT count(*) FROM stored) AS filled;
 
 -- name: next_transaction()$
--- An id that no transaction has had yet which began before this one.
+-- A transaction id that is newer than that of every transaction which has begun.
 SELECT pg_current_xact_id()::text;
 
 -- name: have_ended(before)$
