@@ -57,6 +57,26 @@ def build_embedder(settings: Settings) -> Embedder:
     return embedder
 
 
+def embedder_of(settings: Settings, model: str) -> Embedder:
+    """The model of this name (`provider/model/dimensions`), with the settings' key and server.
+
+    Raises:
+        ConfigurationError: the settings lack what it needs.
+    """
+    provider, _, rest = model.partition("/")
+    name, _, dimensions = rest.rpartition("/")
+    is_local = provider == "local"
+    return _embedder(
+        settings.model_copy(
+            update={
+                "embedding_provider": provider,
+                "embedding_model": None if is_local else name,
+                "embedding_dimensions": None if is_local else int(dimensions),
+            }
+        )
+    )
+
+
 def _embedder(settings: Settings) -> Embedder:
     # Imported here: each brings libraries that take a while and that the other does not need.
     if settings.embedding_provider == "local":

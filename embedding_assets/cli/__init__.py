@@ -5,8 +5,9 @@ from typing import Any
 import click
 import pydantic
 
-from embedding_assets.cli.embedding import rechunk, retry, run, status, switch_model
-from embedding_assets.cli.finding import evaluate, search, switch_language
+from embedding_assets.cli.changing import rechunk, switch_language, switch_model
+from embedding_assets.cli.embedding import retry, run, status
+from embedding_assets.cli.finding import evaluate, search
 from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.setup import demo, dev, init, stop, url
 from embedding_assets.cli.terminal import FAILED, MISCONFIGURED, complain, err

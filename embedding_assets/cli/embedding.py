@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, spinner
+from embedding_assets.cli.terminal import FAILED, as_json_option, err, out
 from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
 
@@ -153,78 +153,6 @@ def status(as_json: bool) -> None:
             ),
             markup=False,
         )
-
-
-@click.command(name="switch-model")
-def switch_model() -> None:
-    """Embed everything with the model of the settings, then let search read that one.
-
-    Search keeps reading the old model until the new one has every vector; interrupted, it
-    continues where it stopped.
-    """
-    from embedding_assets.engine.in_flight import Lane  # noqa: PLC0415
-    from embedding_assets.engine.switching import switch_model as switch  # noqa: PLC0415
-    from embedding_assets.engine.vectors import InsertBatch  # noqa: PLC0415
-    from embedding_assets.server.connections import open_database  # noqa: PLC0415
-    from embedding_assets.wiring import build_embedder  # noqa: PLC0415
-
-    settings = Settings()
-    embedder = build_embedder(settings)
-    with open_database(settings) as database, spinner("embedding", "chunks") as progress:
-        batch = InsertBatch(Lane.standard.insert_batch)
-        refused: list[str] = []
-        embedded = switch(
-            database,
-            embedder,
-            batch,
-            progress,
-            refused=lambda recording_id, reason: refused.append(f"{recording_id}: {reason}"),
-        )
-    for line in refused:
-        err.print(printable(f"refused: {line}"), markup=False)
-    out.print(f"{embedded:,} chunks embedded; search reads {embedder.model}")
-    if refused:
-        out.print(f"{len(refused)} chunks have no vector of it: search does not find them")
-
-
-@click.command()
-@click.option("--estimate", is_flag=True, help="Only say how many, and what it may cost at most.")
-@as_json_option
-def rechunk(estimate: bool, as_json: bool) -> None:
-    """Make recordings due that are cut by other sizes than CHUNK_* says now.
-
-    A change of these settings applies to what is embedded from then on; this applies it to the
-    rest. Search reads the old chunks until the new ones are published, recording by recording.
-    """
-    from embedding_assets.engine.queue import enqueue_recordings  # noqa: PLC0415
-    from embedding_assets.engine.rechunking import cut_otherwise  # noqa: PLC0415
-    from embedding_assets.server.connections import open_database  # noqa: PLC0415
-    from embedding_assets.wiring import build_embedder, chunk_settings  # noqa: PLC0415
-
-    settings = Settings()
-    price = build_embedder(settings).price_per_million_tokens
-    with open_database(settings) as database:
-        found = database.retrying(lambda c: cut_otherwise(c, chunk_settings(settings)))
-        if not estimate:
-            database.retrying(lambda c: enqueue_recordings(c, found.recording_ids))
-    cost = None if price is None else found.tokens * price / 1e6
-    report = {
-        "recordings": len(found.recording_ids),
-        "chunks": found.chunks,
-        "tokens": found.tokens,
-        "cost_usd": cost,
-        "queued": not estimate,
-    }
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
-    at_most = "cost unknown" if cost is None else f"${cost:.2f} at most"
-    out.print(
-        f"{len(found.recording_ids):,} recordings are cut otherwise, or do not say how:"
-        f" {found.chunks:,} chunks, some {found.tokens:,} tokens, {at_most}"
-    )
-    if not estimate and found.recording_ids:
-        out.print("they are due now: embedding-assets run, or the schedule embed_pending")
 
 
 def run_now(settings: Settings, *, small_batch: bool) -> Any:

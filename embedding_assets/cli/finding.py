@@ -1,6 +1,7 @@
 """The commands that search, and that say how well search finds."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -199,31 +200,19 @@ def evaluate(questions: Path, within: bool, as_json: bool) -> None:
     out.print(scores_table(scores))
 
 
-def scores_table(scores: Any) -> Table:
-    """A line a mode."""
-    columns = ("mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10")
+def scores_table(scores: Sequence[Any], models: Sequence[str] = ()) -> Table:
+    """A line for each mode; with the models that were asked, one for each, in a column before."""
+    columns = ["mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10"]
+    names = [[model] for model in models] or [[] for _ in scores]
+    if models:
+        columns.insert(0, "model")
     table = Table(*columns, caption="per cent, in brackets the 95 % confidence interval")
-    for each in scores:
+    for name, each in zip(names, scores, strict=True):
         figures = (each.hit_at_1, each.hit_at_5, each.mrr, each.ndcg_at_10)
         table.add_row(
+            *name,
             each.mode,
             f"{each.questions}",
             *(f"{f.mean * 100:.0f} ({f.low * 100:.0f}-{f.high * 100:.0f})" for f in figures),
         )
     return table
-
-
-@click.command(name="switch-language")
-def switch_language() -> None:
-    """Let search read words in the language of SEARCH_LANGUAGE.
-
-    Search reads the old language until the new one has every chunk; interrupted, it continues
-    where it stopped.
-    """
-    from embedding_assets.search.languages import switch_language as switch  # noqa: PLC0415
-    from embedding_assets.server.connections import open_database  # noqa: PLC0415
-
-    settings = Settings()
-    with open_database(settings) as database, spinner("storing words", "chunks") as progress:
-        chunks = switch(database, settings.search_language, progress)
-    out.print(f"the words of {chunks:,} chunks stored; search reads {settings.search_language}")

@@ -42,7 +42,7 @@ def monitor(ctx: click.Context, watch: int | None, as_json: bool) -> None:
 def alert_test(ctx: click.Context) -> None:
     """Send a test message to every channel of ALERT_URLS, and say which took it."""
     from embedding_assets.health.channels import ChannelError, channels  # noqa: PLC0415
-    from embedding_assets.health.judging import Severity  # noqa: PLC0415
+    from embedding_assets.health.findings import Severity  # noqa: PLC0415
 
     settings = Settings()
     listed = channels(settings)

@@ -7,8 +7,9 @@ import dagster as dg
 
 from embedding_assets.defs.runs import TRANSCRIPT_CHUNKS
 from embedding_assets.engine.errors import EmbeddingAssetsError
+from embedding_assets.health.findings import Figure, Finding, Severity
 from embedding_assets.health.integrity import inspect
-from embedding_assets.health.judging import CHECKS, Figure, Finding, Severity
+from embedding_assets.health.judging import CHECKS
 from embedding_assets.health.system import system_health
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
@@ -22,6 +23,8 @@ DESCRIPTIONS = {
     "stale_claims": "Recordings claimed by runs that died.",
     "chunk_integrity": "Whether chunks and vectors are as they were published, some recordings at"
     " each look, round after round.",
+    "chunk_sizes": "Whether what is published is cut by the present CHUNK_* settings.",
+    "search_words": "Whether words are searched in SEARCH_LANGUAGE, and counted up to date.",
 }
 
 

@@ -21,7 +21,7 @@ from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.health.channels import ChannelError, channels
-from embedding_assets.health.judging import Severity
+from embedding_assets.health.findings import Severity
 from embedding_assets.search.frequencies import count_words
 from embedding_assets.settings import Settings
 

@@ -1,5 +1,6 @@
 """Fills a second model beside the live one, then switches search to it in one transaction."""
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -45,13 +46,36 @@ def switch_model(
         ConfigurationError: the model cannot be used, or refuses every text; nothing was switched.
         TransientError: the model or the database stayed away; nothing was switched.
     """
-    database.retrying(
-        lambda c: sql.add_model(c, model=embedder.model, dimensions=embedder.dimensions)
-    )
     filling = _Filling(database, embedder, insert_batch, progress, refused)
     while not database.retrying(lambda c: _make_live(c, embedder.model, filling.refused)):
         filling.fill()
     return filling.embedded
+
+
+def fill_model(
+    database: Database,
+    embedder: Embedder,
+    insert_batch: InsertBatch,
+    progress: Callable[[int], None] = lambda _: None,
+    refused: Callable[[str, str], None] = lambda *_: None,
+) -> int:
+    """As `switch_model`, without the switch: search goes on with the old model."""
+    filling = _Filling(database, embedder, insert_batch, progress, refused)
+    filling.fill()
+    return filling.embedded
+
+
+@contextlib.contextmanager
+def as_if_live(database: Database, model: str) -> Iterator[None]:
+    """Within the block, what this connection searches reads the vectors of another model.
+
+    It is a transaction in which the model is live and which is rolled back. Publications wait for
+    it to end, so a block should be a single search.
+    """
+    with database.transaction() as connection, connection.transaction(force_rollback=True):
+        sql.retire_live_model(connection)
+        sql.make_model_live(connection, model=model)
+        yield
 
 
 class _Filling:
@@ -73,6 +97,9 @@ class _Filling:
         self._progress = progress
         self._tell_refused = tell_refused
         self._run_id = f"switch-model {uuid.uuid4()}"
+        database.retrying(
+            lambda c: sql.add_model(c, model=embedder.model, dimensions=embedder.dimensions)
+        )
 
     def fill(self) -> None:
         """One pass over the published texts, in the order of their hash."""

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from embedding_assets.engine.errors import TransientError
-from embedding_assets.health.judging import Severity
+from embedding_assets.health.findings import Severity
 from embedding_assets.settings import Settings
 
 APPLICATION = "Embedding Assets"

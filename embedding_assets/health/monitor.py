@@ -18,7 +18,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from embedding_assets.health.judging import Finding, Health, Severity
+from embedding_assets.health.findings import Finding, Health, Severity
 from embedding_assets.health.numbers import DeadLetter, Numbers
 from embedding_assets.health.system import system_health
 from embedding_assets.printing import printable

@@ -56,6 +56,11 @@ class Numbers:
     inspected_chunks: int
     broken: int
     pgvector_version: str | None
+    cut_otherwise: int  # published recordings whose chunks have other sizes than the settings
+    cut_unknown: int  # published recordings that do not say which sizes their chunks have
+    search_language: str | None  # that search reads; None: search is not set up
+    words_counted: int  # chunks whose words are counted
+    words_uncounted_since: datetime | None  # the oldest publication whose words are not counted
 
     @property
     def waiting(self) -> int:
@@ -142,9 +147,11 @@ class Worst:
     broken: tuple[str, ...] = ()
 
 
-def measure(connection: Connection) -> Numbers:
-    """Counts everything in one statement."""
-    row = sql.health_numbers(connection, max_attempts=MAX_ATTEMPTS, max_recoveries=MAX_RECOVERIES)
+def measure(connection: Connection, *, cut_as: str | None = None) -> Numbers:
+    """Counts everything in one statement; `cut_as` are the sizes of chunks that are wanted."""
+    row = sql.health_numbers(
+        connection, max_attempts=MAX_ATTEMPTS, max_recoveries=MAX_RECOVERIES, cut_as=cut_as
+    )
     return Numbers(**row._asdict())
 
 

@@ -7,10 +7,11 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.engine.transcripts import require_sight
 from embedding_assets.health.channels import channels
-from embedding_assets.health.judging import Health, Thresholds, examine, unreadable
+from embedding_assets.health.findings import Health
+from embedding_assets.health.judging import Thresholds, examine, unreadable
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import build_embedder
+from embedding_assets.wiring import build_embedder, chunk_settings
 
 
 def thresholds(settings: Settings) -> Thresholds:
@@ -29,8 +30,9 @@ def thresholds(settings: Settings) -> Thresholds:
 
 def system_health(settings: Settings) -> Health:
     """Reads and judges; a setting that is wrong or a database that is away is a finding too."""
-    model, setting_error = None, None
+    model, cut_as, setting_error = None, None, None
     try:
+        cut_as = chunk_settings(settings).name
         with contextlib.closing(build_embedder(settings)) as embedder:
             model = embedder.model
     except ConfigurationError as error:
@@ -40,7 +42,14 @@ def system_health(settings: Settings) -> Health:
     try:
         with open_database(settings) as database:
             setting_error = setting_error or _blindness(database)
-            return examine(database, thresholds(settings), model=model, setting_error=setting_error)
+            return examine(
+                database,
+                thresholds(settings),
+                model=model,
+                language=settings.search_language,
+                cut_as=cut_as,
+                setting_error=setting_error,
+            )
     except EmbeddingAssetsError as error:
         return unreadable(error, setting_error=setting_error)
 

@@ -1,7 +1,8 @@
 """How well search answers a set of questions whose answers are known."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pydantic
 
+from embedding_assets.engine import switching
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.errors import InvalidInputError
-from embedding_assets.search.search import Filters, Mode, search
+from embedding_assets.search.search import Filters, Mode, question_vector, search
 from embedding_assets.search.statements import sql
 
 DEPTH = 10
@@ -60,6 +62,17 @@ class Scores:
         return asdict(self)
 
 
+@contextlib.contextmanager
+def _reading(database: Database, embedder: Embedder, question: str | None) -> Iterator[None]:
+    """With a question, search reads the embedder's model within the block."""
+    if question is None:
+        yield
+        return
+    question_vector(embedder, question, None)  # remembered: no request is made in the transaction
+    with switching.as_if_live(database, embedder.model):
+        yield
+
+
 def read_questions(path: Path) -> list[Question]:
     """The questions of a file of JSON lines.
 
@@ -93,17 +106,19 @@ def evaluate(
     modes: Iterable[Mode] = tuple(Mode),
     within: bool = False,
     seconds: float | None = None,
+    as_if_live: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Scores]:
     """Asks every question in each mode.
 
     Args:
         database: the application's.
-        embedder: the live model.
+        embedder: the live model; or another one that has vectors, with `as_if_live`.
         questions: with their answers.
         modes: to compare.
         within: whether each question is asked in its recording only.
         seconds: how long a question's embedding may take; None: as long as it takes.
+        as_if_live: whether search reads the embedder's model for these questions alone.
         progress: is told how many questions were asked.
 
     Raises:
@@ -114,16 +129,17 @@ def evaluate(
     for number, mode in enumerate(modes):
         places = []
         for done, (question, right) in enumerate(zip(questions, right_chunks, strict=True), 1):
-            answer = search(
-                database,
-                embedder,
-                question.question,
-                mode=mode,
-                filters=Filters(recordings=[question.recording_id] if within else ()),
-                limit=DEPTH,
-                per_recording=DEPTH,
-                seconds=seconds,
-            )
+            with _reading(database, embedder, question.question if as_if_live else None):
+                answer = search(
+                    database,
+                    embedder,
+                    question.question,
+                    mode=mode,
+                    filters=Filters(recordings=[question.recording_id] if within else ()),
+                    limit=DEPTH,
+                    per_recording=DEPTH,
+                    seconds=seconds,
+                )
             places.append([(hit.recording_id, hit.chunk_index) in right for hit in answer.hits])
             progress(number * len(questions) + done)
         scores.append(score(mode, places, [len(right) for right in right_chunks]))

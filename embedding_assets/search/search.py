@@ -188,7 +188,7 @@ def search(
         try:
             with database.transaction() as connection:
                 require_live(connection, embedder)
-            vector = _question_vector(embedder, question, seconds)
+            vector = question_vector(embedder, question, seconds)
         except (ConfigurationError, TransientError) as error:
             if mode is Mode.semantic:
                 raise
@@ -215,7 +215,7 @@ def nearest_chunks(connection: Connection, query: Vector, limit: int) -> list[An
     return list(sql.nearest_chunks(connection, query=query, limit=limit))
 
 
-def _question_vector(embedder: Embedder, question: str, seconds: float | None) -> Vector:
+def question_vector(embedder: Embedder, question: str, seconds: float | None) -> Vector:
     """The question's vector, remembered for the life of the process.
 
     Raises:

@@ -292,3 +292,25 @@ def test_retry_says_what_it_queued_and_now_runs_it(cli: Checkout, folder: Path) 
     assert (done["run"]["processed"], done["run"]["success"]) == (1, True)
     assert done["run"]["chunks_embedded"] == 0
     cli("retry", code=2)
+
+
+def test_both_models_are_shown_side_by_side_and_nothing_is_switched(
+    cli: Checkout, tmp_path: Path
+) -> None:
+    cli("import", "-", given=_record("judged", "We ship the purple drums to Arles in May."))
+    cli("run")
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"question": "purple drums", "recording_id": "judged"}))
+    environment = {"EMBEDDING_MODEL": "text-embedding-3-large"}
+    live = _json(cli, "status")["model"]
+    result = cli("switch-model", "--evaluate", questions, env={**environment, "COLUMNS": "200"})
+    models = [line.split()[1] for line in result.stdout.splitlines() if "semantic" in line]
+    assert [name.rsplit("/", 1)[0] for name in models] == [
+        live.rsplit("/", 1)[0], "openai/text-embedding-3-large",
+    ]  # fmt: skip
+    assert f"search reads {live}" in result.stdout
+    assert "to switch to openai/text-embedding-3-large" in result.stdout
+    assert _json(cli, "status")["model"] == live
+    assert "0 chunks embedded" in cli("switch-model", env=environment).stdout
+    assert _json(cli, "status")["model"].startswith("openai/text-embedding-3-large")
+    cli("switch-model")

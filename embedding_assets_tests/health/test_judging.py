@@ -12,15 +12,8 @@ from embedding_assets.engine.errors import (
     StatementTimeoutError,
     TransientError,
 )
-from embedding_assets.health.judging import (
-    CHECKS,
-    Finding,
-    Health,
-    Severity,
-    Thresholds,
-    judge,
-    unreadable,
-)
+from embedding_assets.health.findings import Finding, Health, Severity
+from embedding_assets.health.judging import CHECKS, Thresholds, judge, unreadable
 from embedding_assets.health.numbers import Numbers, Worst
 
 HEALTHY, WARNING, CRITICAL = Severity
@@ -65,6 +58,11 @@ QUIET_NIGHT = Numbers(
     inspected_chunks=100_000,
     broken=0,
     pgvector_version="0.8.5",
+    cut_otherwise=0,
+    cut_unknown=0,
+    search_language="english",
+    words_counted=100_000,
+    words_uncounted_since=None,
 )
 
 
@@ -107,6 +105,8 @@ def test_the_whole_is_as_bad_as_its_worst_check(name: str) -> None:
         "completion_rate": {"completed": 1, "failed": 1},
         "stale_claims": {"stale_claims": 1},
         "chunk_integrity": {"broken": 1},
+        "chunk_sizes": {"cut_otherwise": 1},
+        "search_words": {"words_uncounted_since": NOW - 3 * HOUR},
     }[name]
     judged = judge(replace(QUIET_NIGHT, **bad), Worst(), DEFAULTS, model=MODEL)
     assert judged.severity is _by_name(judged)[name].severity
@@ -244,6 +244,16 @@ def test_chunks_that_nobody_inspects_are_a_warning(ago: timedelta, severity: Sev
     assert (stopped.severity, never.severity) == (severity, severity)
     assert _judged(inspected_at=NOW - ago, chunks=0)["chunk_integrity"].severity is HEALTHY
     assert _judged(inspected_at=NOW - ago, broken=1)["chunk_integrity"].severity is CRITICAL
+
+
+def test_another_language_in_the_settings_is_a_warning_that_names_the_command() -> None:
+    judged = _by_name(judge(QUIET_NIGHT, Worst(), DEFAULTS, model=MODEL, language="german"))[
+        "search_words"
+    ]
+    assert judged.severity is WARNING
+    assert "german" in judged.message
+    assert "english" in judged.message
+    assert "switch-language" in (judged.action or "")
 
 
 def test_a_rate_that_is_too_low_does_not_read_as_enough() -> None:

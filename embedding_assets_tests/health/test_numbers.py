@@ -12,16 +12,12 @@ from embedding_assets.engine.errors import (
     ConfigurationError,
 )
 from embedding_assets.health import numbers as counted
+from embedding_assets.health.findings import Finding, Health, Severity
 from embedding_assets.health.integrity import inspect
-from embedding_assets.health.judging import (
-    Finding,
-    Health,
-    Severity,
-    Thresholds,
-    examine,
-)
+from embedding_assets.health.judging import Thresholds, examine
 from embedding_assets.health.numbers import Numbers, measure
-from embedding_assets_tests.calls import Embed, add_call, rows, talk
+from embedding_assets.search.frequencies import count_words
+from embedding_assets_tests.calls import CHUNKING, Embed, add_call, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
 HEALTHY, WARNING, CRITICAL = Severity
@@ -439,3 +435,49 @@ def test_health_survives_a_lost_row_of_progress(database: Database) -> None:
 def test_a_schema_that_is_not_there_is_a_configuration_error(empty_database_url: str) -> None:
     with Database(empty_database_url) as database, pytest.raises(ConfigurationError):
         examine(database, DEFAULTS, model=None)
+
+
+def test_words_that_nobody_counts_are_a_warning_until_they_are_counted(
+    database: Database, night: Database, embed: Embed
+) -> None:
+    def words() -> Finding:
+        return _by_name(examine(night, DEFAULTS, model=None))["search_words"]
+
+    def let_a_day_pass() -> None:
+        _age(night, "1 day")
+        with night.transaction() as connection:
+            connection.execute(
+                "UPDATE search_languages SET counted_at = counted_at - '1 day'::interval"
+            )
+
+    assert words().figures["words_counted"] == 0
+    let_a_day_pass()  # never counted
+    assert (words().severity, "count_words" in (words().action or "")) == (WARNING, True)
+    count_words(night)
+    let_a_day_pass()  # all is counted, however long ago
+    assert (words().severity, words().figures["words_counted"]) == (
+        HEALTHY,
+        words().figures["chunks"],
+    )
+    _add(night, "new")
+    embed()
+    assert words().severity is HEALTHY  # the schedule has not had its turn
+    _age(night, "4 hours")
+    assert words().severity is WARNING
+    count_words(night)
+    assert words().severity is HEALTHY
+
+
+def test_what_is_cut_by_other_sizes_than_the_settings_is_counted(night: Database) -> None:
+    def sizes(cut_as: str | None) -> Finding:
+        return _by_name(examine(night, DEFAULTS, model=None, cut_as=cut_as))["chunk_sizes"]
+
+    assert sizes(CHUNKING.name).severity is HEALTHY
+    changed = sizes("100/10/120")
+    assert (changed.severity, changed.figures["cut_otherwise"]) == (WARNING, 1)
+    assert "rechunk --estimate" in (changed.action or "")
+    with night.transaction() as connection:
+        connection.execute("UPDATE published_recordings SET cut_as = NULL")
+    older = sizes("100/10/120")
+    assert (older.severity, older.figures["cut_unknown"]) == (HEALTHY, 1)
+    assert older.message.startswith("1 recording published by an older version")

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from embedding_assets.health.judging import CHECKS, Health, Severity, Thresholds
+from embedding_assets.health.findings import Health, Severity
+from embedding_assets.health.judging import CHECKS, Thresholds
 from embedding_assets.health.system import system_health, thresholds
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import Settings

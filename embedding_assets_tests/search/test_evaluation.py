@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.errors import InvalidInputError
+from embedding_assets.engine.errors import ConfigurationError, InvalidInputError
+from embedding_assets.engine.switching import fill_model
+from embedding_assets.engine.vectors import InsertBatch
 from embedding_assets.search.evaluation import Question, evaluate, read_questions, score
 from embedding_assets.search.search import Mode
-from embedding_assets_tests.calls import embedder_of, talk
+from embedding_assets_tests.calls import embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.search.conftest import Publish
 
@@ -45,6 +47,23 @@ def test_every_mode_is_asked_and_turns_decide_what_is_right(
     assert [each.mode for each in scores] == list(Mode)
     by_words = scores[2]
     assert by_words.hit_at_1.mean == pytest.approx(1 / 3)
+
+
+def test_a_model_that_is_not_live_is_judged_as_if_it_were_and_stays_what_it_is(
+    database: Database, api: LoopbackAPI, publish: Publish
+) -> None:
+    publish({"zoo": [*talk("a", 40), "The zebra ate our purple invoice."], "other": talk("c", 40)})
+    old, new = embedder_of(api), embedder_of(api, model="text-embedding-3-large", dimensions=16)
+    asked = [Question(question="The zebra ate our purple invoice.", recording_id="zoo")]
+    fill_model(database, new, InsertBatch(50))
+    modes = [Mode.semantic]
+    with pytest.raises(ConfigurationError):  # search reads the old one
+        evaluate(database, new, asked, modes=modes)
+    (scores,) = evaluate(database, new, asked, modes=modes, as_if_live=True)
+    assert scores.hit_at_5.mean == 1
+    assert rows(database, "SELECT model FROM embedding_models WHERE is_live") == [(old.model,)]
+    (scores,) = evaluate(database, old, asked, modes=modes)
+    assert scores.hit_at_5.mean == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import dagster as dg
 
 from embedding_assets.defs.assets.transcript_chunks import transcript_chunks
 from embedding_assets.engine.errors import EmbeddingAssetsError
-from embedding_assets.health.judging import Health, Severity
+from embedding_assets.health.findings import Health, Severity
 from embedding_assets.health.numbers import Numbers, attempts_by_hour
 from embedding_assets.health.system import system_health
 from embedding_assets.server.connections import open_database

