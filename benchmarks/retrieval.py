@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import numpy as np
@@ -162,8 +162,16 @@ def searchable(meetings: Sequence[Meeting], vectors: Vectors) -> Iterator[Databa
             server.stop()
 
 
-def publish(database: Database, meetings: Sequence[Meeting], vectors: Vectors) -> None:
-    """Writes what publishing writes, without the queue."""
+class VectorOf(Protocol):
+    """Gives the vector of a text."""
+
+    def __getitem__(self, text: str, /) -> Vector: ...
+
+
+def publish(
+    database: Database, meetings: Sequence[Meeting], vectors: VectorOf, *, model: str = MODEL
+) -> None:
+    """Writes what publishing writes, without the queue, into an empty database."""
     stored = {
         each.content_hash: VectorRow(each.content_hash, vectors[each.text], each.token_count)
         for meeting in meetings
@@ -172,9 +180,9 @@ def publish(database: Database, meetings: Sequence[Meeting], vectors: Vectors) -
     with database.transaction() as connection:
         connection.execute(
             "INSERT INTO embedding_models (model, dimensions, is_live) VALUES (%s, %s, true)",
-            [MODEL, DIMENSIONS],
+            [model, DIMENSIONS],
         )
-    store_vectors(database, MODEL, stored.values(), InsertBatch(1_000))
+    store_vectors(database, model, stored.values(), InsertBatch(1_000))
     with database.transaction() as connection:
         _copy_chunks(connection, meetings)
         connection.execute(

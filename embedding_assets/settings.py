@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     check_health_cron: str = "*/10 * * * *"
     count_words_cron: str = "*/30 * * * *"
     snapshot_health_cron: str = "0 * * * *"
-    maintain_vector_index_cron: str = "*/5 * * * *"
+    maintain_vector_index_cron: str = "* * * * *"
     prune_runs_cron: str = "47 3 * * *"
     keep_runs_days: int = Field(default=30, ge=1)
     max_workers: int = Field(default=2, ge=1, le=100)

@@ -113,7 +113,7 @@ def test_what_runs_often_reads_no_whole_table(filled: str, statement: str) -> No
 
 def test_health_reads_the_queue_and_the_calls_and_no_larger_table(filled: str) -> None:
     with Database(filled) as database, database.transaction() as connection:
-        parameters = {"max_attempts": 3, "max_recoveries": 3}
+        parameters = {"max_attempts": 3, "max_recoveries": 3, "cut_as": "1/2/3"}
         plan = _plan(connection, health.health_numbers.sql, parameters)
     for table in ("embedding_attempts", "transcript_chunks", "chunk_embeddings"):
         assert f"Seq Scan on {table}" not in plan, plan
