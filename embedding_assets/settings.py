@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     embedding_price_per_million_tokens: float | None = Field(default=None, ge=0)
     embedding_max_input_tokens: int | None = Field(default=None, ge=1)
     embedding_concurrency: int | None = Field(default=None, ge=1, le=64)
+    # What this process sends at most, though the server may allow more.
+    embedding_tokens_per_minute: int | None = Field(default=None, ge=1)
+    embedding_requests_per_minute: int | None = Field(default=None, ge=1)
+    embedding_max_request_tokens: int | None = Field(default=None, ge=1)
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 

@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.in_flight import Lane
+from embedding_assets.engine.pace import Ceilings
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
@@ -99,6 +101,11 @@ def _embedder(settings: Settings) -> Embedder:
         price_per_million_tokens=settings.embedding_price_per_million_tokens,
         max_input_tokens=settings.embedding_max_input_tokens,
         concurrency=settings.embedding_concurrency,
+        ceilings=Ceilings(
+            tokens_per_minute=settings.embedding_tokens_per_minute,
+            requests_per_minute=settings.embedding_requests_per_minute,
+            request_tokens=settings.embedding_max_request_tokens,
+        ),
     )
 
 
@@ -121,5 +128,6 @@ def open_session(
             claims,
             lane=lane,
             insert_batch=insert_batch,
+            patience=timedelta(seconds=settings.worker_seconds),
         )
         yield Session(database, claims, run)

@@ -15,6 +15,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,14 +51,56 @@ class Fault:
 
 
 @dataclass
+class Quota:
+    """What an account may send in a minute: token buckets, as OpenAI has them."""
+
+    tokens: int | None = None
+    requests: int | None = None
+    minute: float = 60.0  # seconds, shorter in tests
+    tells: str = "all"  # in headers; "remaining": nothing else; "nothing"
+    _left: dict[str, float] = field(default_factory=dict)
+    _at: float | None = None
+
+    def take(self, tokens: int) -> tuple[bool, dict[str, str]]:
+        """Whether a request of so many tokens is answered, and the headers that go with it."""
+        now = time.monotonic()
+        limits = {"tokens": self.tokens, "requests": self.requests}
+        needed = {"tokens": tokens, "requests": 1}
+        known = {kind: limit for kind, limit in limits.items() if limit is not None}
+        passed = 0.0 if self._at is None else (now - self._at) / self.minute
+        self._at = now
+        for kind, limit in known.items():
+            self._left[kind] = min(limit, self._left.get(kind, limit) + passed * limit)
+        lacking = {kind: needed[kind] - self._left[kind] for kind in known}
+        is_answered = all(lack <= 0 for lack in lacking.values())
+        if is_answered:
+            for kind in known:
+                self._left[kind] -= needed[kind]
+        headers: dict[str, str] = {}
+        for kind, limit in known.items():
+            reset = (limit - self._left[kind]) / limit * self.minute
+            if self.tells in {"all", "remaining"}:
+                headers[f"x-ratelimit-remaining-{kind}"] = str(int(self._left[kind]))
+            if self.tells == "all":
+                headers[f"x-ratelimit-limit-{kind}"] = str(limit)
+                headers[f"x-ratelimit-reset-{kind}"] = f"{int(reset * 1000)}ms"
+        if not is_answered and self.tells == "all" and tokens <= (self.tokens or tokens):
+            wait = max(lack / known[kind] * self.minute for kind, lack in lacking.items())
+            headers["retry-after-ms"] = str(int(wait * 1000) + 1)
+        return is_answered, headers
+
+
+@dataclass
 class Stats:
     """What the server counted."""
 
     requests: int = 0  # all, also those that failed
+    refused: int = 0  # because of the quota
     answered: int = 0
     inputs: Counter[str] = field(default_factory=Counter)  # texts answered, by hash
     asked: dict[str, Counter[str]] = field(default_factory=dict)  # by API key, failed ones too
     tokens: int = 0
+    answered_at: list[float] = field(default_factory=list)  # by the monotonic clock
     most_at_once: int = 0
     last_headers: dict[str, str] = field(default_factory=dict)
 
@@ -97,6 +140,7 @@ class LoopbackAPI:
         self._api_key = api_key
         self._models = models
         self._ignores_base64 = ignores_base64
+        self.quota: Quota | None = None
         self._at_once = 0
         self._socket = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
@@ -172,6 +216,14 @@ class LoopbackAPI:
         if refusal is not None:
             await _send(send, *refusal)
             return
+        told: dict[str, str] = {}
+        if self.quota is not None:
+            is_answered, told = self.quota.take(sum(map(count_tokens, inputs)))
+            if not is_answered:
+                self.stats.refused += 1
+                body = _error("too much in a minute", code="rate_limit_exceeded")
+                await _send(send, 429, body, headers=told)
+                return
         answer = self._embed(request, inputs)
         if fault is not None and fault.truncate:
             await _send(send, 200, answer[: len(answer) // 2], length=len(answer))
@@ -179,7 +231,8 @@ class LoopbackAPI:
         self.stats.answered += 1
         self.stats.inputs.update(map(text_hash, inputs))
         self.stats.tokens += sum(map(count_tokens, inputs))
-        await _send(send, 200, answer)
+        self.stats.answered_at.append(time.monotonic())
+        await _send(send, 200, answer, headers=told)
 
     def _fault(self, inputs: Sequence[str]) -> Fault | None:
         for fault in self.faults:

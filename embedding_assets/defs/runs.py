@@ -14,6 +14,7 @@ from embedding_assets.search.links import link_at
 
 TRANSCRIPT_CHUNKS = dg.AssetKey("transcript_chunks")
 ERROR_KIND_TAG = "embedding_assets/error_kind"
+PAUSED_UNTIL_TAG = "embedding_assets/paused_until"
 MOST_NAMED = 20  # failed recordings that a message lists
 
 
@@ -115,6 +116,13 @@ def run_session(
                     yield materialization(outcome, context.run.run_id, share_title=share_title)
             finally:
                 _report_dead(context.instance, session.dead_runs)
+            if session.paused_until is not None:
+                until = f"{session.paused_until:%Y-%m-%d %H:%M} UTC"
+                context.instance.add_run_tags(context.run.run_id, {PAUSED_UNTIL_TAG: until})
+                context.log.warning(
+                    f"the embedding server's limits let nothing more be sent before {until}: what"
+                    " is unfinished was given back, and a later run goes on with it"
+                )
     except ConfigurationError as error:
         # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
         context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from embedding_assets.engine.chunking import ChunkSettings
@@ -25,7 +26,7 @@ from embedding_assets.engine.errors import (
     TransientError,
 )
 from embedding_assets.engine.in_flight import InFlight, Lane, Recording, State
-from embedding_assets.engine.packing import Input, Packer
+from embedding_assets.engine.packing import Input, Packer, largest_request
 from embedding_assets.engine.publication import AttemptFigures, fail, give_back, publish, withdraw
 from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets.engine.transcripts import Call, read_transcript, require_sight
@@ -42,6 +43,8 @@ from embedding_assets.engine.verdicts import ModelStanding, Verdict, verdict
 LARGE_RECORDING = 500  # chunks: a call of several hours
 MOST_AT_ONCE = 256  # recordings held in memory
 POLL_SECONDS = 0.5
+# A run gives its recordings back when the server lets it ask only after this time, from its start.
+PATIENCE = timedelta(hours=1)
 # How long a stopping run waits for the requests under way, which are paid for.
 STOPPING_SECONDS = 5.0
 
@@ -84,7 +87,11 @@ class EmbeddingRun:
         *,
         lane: Lane = Lane.standard,
         insert_batch: int | None = None,
+        patience: timedelta = PATIENCE,
     ) -> None:
+        self.paused_until: datetime | None = None
+        """When the server lets this run ask again, which was too late for it; None: it ended."""
+        self._patience = patience
         self._database = database
         self._embedder = embedder
         self._chunking = chunking
@@ -112,6 +119,7 @@ class EmbeddingRun:
             TransientError: the database stayed away for longer than a step of work waits.
         """
         pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
+        self._ends_at = time.monotonic() + self._patience.total_seconds()
         reason: ConfigurationError | None = None
         try:
             self._database.retrying(require_sight, snapshot=True)
@@ -142,11 +150,24 @@ class EmbeddingRun:
                 if self._must_finish_first:
                     time.sleep(POLL_SECONDS)
             self._claims.renew()
+            if self._must_pause():
+                return  # all that is unfinished is given back
             if self._model.is_down:
                 # The recordings whose texts were not sent are given back, at no cost to them.
                 self._may_claim = False
                 self._packer.clear()
         yield from self._end_all()
+
+    def _must_pause(self) -> bool:
+        """Whether the server lets nothing leave before this run has to end."""
+        pace = self._embedder.pace
+        if pace is None or not self._requests:
+            return False
+        delay = pace.delay
+        if delay <= 0 or time.monotonic() + delay <= self._ends_at:
+            return False
+        self.paused_until = datetime.now(UTC) + timedelta(seconds=delay)
+        return True
 
     # A recording comes in.
 
@@ -207,6 +228,7 @@ class EmbeddingRun:
             not self._may_claim or self._must_finish_first or len(self._in_flight) >= MOST_AT_ONCE
         )
         while len(self._requests) < self._embedder.limits.concurrency:
+            self._packer.max_tokens = largest_request(self._embedder)
             inputs = self._packer.take(flush=flush)
             if not inputs:
                 return
@@ -249,6 +271,9 @@ class EmbeddingRun:
                 self._packer.put_back(inputs[:half], inputs[half:])
                 hashes = [item.content_hash for item in inputs]
                 self._drop_queued(self._in_flight.needing(hashes))
+            case Verdict.SPLIT:
+                self._packer.max_tokens = largest_request(self._embedder)
+                self._packer.put_back_in_parts(inputs)
             case Verdict.FAIL:
                 if self._model.is_in_doubt(error):
                     # A cluster of bad texts must not keep the good ones behind it from being asked.

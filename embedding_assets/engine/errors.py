@@ -30,6 +30,10 @@ class TransientError(EmbeddingAssetsError):
     """Later, the same call may succeed: rate limits, server errors, lost connections."""
 
 
+class RequestTooLargeError(EmbeddingAssetsError):
+    """The server takes smaller requests only; the same texts in parts may pass."""
+
+
 class StatementTimeoutError(EmbeddingAssetsError):
     """The database's statement_timeout ended a statement; a smaller one may pass."""
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from embedding_assets.engine.embedders import RequestLimits
+from embedding_assets.engine.embedders import Embedder, RequestLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Packer:
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
+        self.max_tokens = limits.max_tokens
+        """Planned tokens of a request; lower while the server takes smaller ones only."""
         self._waiting: dict[bytes, Input] = {}
         self._tokens = 0
         self._packed: deque[list[Input]] = deque()
@@ -34,7 +36,7 @@ class Packer:
         ahead = self._limits.concurrency
         return (
             len(self._waiting) >= ahead * self._limits.max_inputs
-            or self._tokens >= ahead * self._limits.max_tokens
+            or self._tokens >= ahead * self.max_tokens
         )
 
     def add(self, item: Input) -> None:
@@ -45,6 +47,18 @@ class Packer:
     def put_back(self, *requests: list[Input]) -> None:
         """Queues whole requests, to be sent next as they are."""
         self._packed.extendleft(reversed(requests))
+
+    def put_back_in_parts(self, request: list[Input]) -> None:
+        """Queues a request in as few parts as `max_tokens` allows, to be sent next."""
+        parts: list[list[Input]] = []
+        tokens = 0
+        for item in request:
+            if not parts or tokens + item.planned_tokens > self.max_tokens:
+                parts.append([])
+                tokens = 0
+            parts[-1].append(item)
+            tokens += item.planned_tokens
+        self.put_back(*parts)
 
     def turn(self) -> None:
         """Reverses the order of the requests that were put back."""
@@ -74,12 +88,12 @@ class Packer:
         for item in self._waiting.values():
             if len(inputs) == self._limits.max_inputs:
                 break
-            if inputs and tokens + item.planned_tokens > self._limits.max_tokens:
+            if inputs and tokens + item.planned_tokens > self.max_tokens:
                 break
             inputs.append(item)
             tokens += item.planned_tokens
         is_all = len(inputs) == len(self._waiting)
-        has_room = len(inputs) < self._limits.max_inputs and tokens < self._limits.max_tokens
+        has_room = len(inputs) < self._limits.max_inputs and tokens < self.max_tokens
         if is_all and has_room and not flush:
             return []
         self.drop([item.content_hash for item in inputs])
@@ -90,6 +104,12 @@ class Packer:
         self._waiting.clear()
         self._packed.clear()
         self._tokens = 0
+
+
+def largest_request(embedder: Embedder) -> int:
+    """Planned tokens of a request, by the model's limit and by what the server takes at present."""
+    most, pace = embedder.limits.max_tokens, embedder.pace
+    return most if pace is None else min(most, pace.largest)
 
 
 def share(total: int, weights: Sequence[int]) -> list[int]:

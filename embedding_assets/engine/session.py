@@ -1,7 +1,7 @@
 """One run's work: what is due or named is claimed and embedded, and given back at the end."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from embedding_assets.engine import mending, queue, transcripts
 from embedding_assets.engine.database import Connection, Database
@@ -21,6 +21,11 @@ class Session:
     def dead_runs(self) -> frozenset[str]:
         """Runs that turned out to have died with claims in their hands."""
         return frozenset(self._claims.dead_runs)
+
+    @property
+    def paused_until(self) -> datetime | None:
+        """When the server lets this run ask again, which was too late for it; None: it ended."""
+        return self._run.paused_until
 
     def discover(self) -> set[str]:
         """Queues what change tracking missed; gives the ids of all recordings there are."""

@@ -14,9 +14,10 @@ from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
     InvalidInputError,
+    RequestTooLargeError,
 )
 from embedding_assets.engine.in_flight import Lane
-from embedding_assets.engine.packing import Input, Packer
+from embedding_assets.engine.packing import Input, Packer, largest_request
 from embedding_assets.engine.publication import AttemptFigures, give_back
 from embedding_assets.engine.queue import Claim
 from embedding_assets.engine.vectors import InsertBatch, store_vectors, vector_rows
@@ -113,6 +114,7 @@ class _Filling:
                     packer.add(Input(content_hash, row.chunk_text, planned))
             while inputs := packer.take(flush=True):
                 self._embed(inputs, packer, recordings)
+                packer.max_tokens = largest_request(self._embedder)
 
     def _pages(self) -> Iterator[list[Any]]:
         after = b""
@@ -143,6 +145,11 @@ class _Filling:
             else:
                 half = len(inputs) // 2
                 packer.put_back(inputs[:half], inputs[half:])
+        except RequestTooLargeError as error:
+            figures = self._figures(started, requests=error.requests, tokens=error.tokens)
+            self._record(recording_id, figures)
+            packer.max_tokens = largest_request(self._embedder)
+            packer.put_back_in_parts(inputs)
         except EmbeddingAssetsError as error:
             figures = self._figures(started, requests=error.requests, tokens=error.tokens)
             self._record(recording_id, figures)

@@ -6,6 +6,7 @@ from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
     InvalidInputError,
+    RequestTooLargeError,
     TransientError,
 )
 from embedding_assets.engine.queue import Claim
@@ -19,6 +20,7 @@ class Verdict(StrEnum):
 
     STOP_RUN = "stop_run"  # no request can succeed
     BISECT = "bisect"  # send its halves, until the text that is refused stands alone
+    SPLIT = "split"  # send smaller requests of the same texts
     FAIL = "fail"  # the recordings that need its texts fail
 
 
@@ -26,6 +28,8 @@ def verdict(error: EmbeddingAssetsError, texts: int) -> Verdict:
     """Decides by the kind of the error and the number of texts in the request."""
     if isinstance(error, ConfigurationError):
         return Verdict.STOP_RUN
+    if isinstance(error, RequestTooLargeError):
+        return Verdict.SPLIT
     if isinstance(error, InvalidInputError) and texts > 1:
         return Verdict.BISECT
     return Verdict.FAIL

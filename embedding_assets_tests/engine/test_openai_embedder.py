@@ -2,7 +2,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
@@ -69,7 +69,8 @@ PASSING = {
     "a rate limit with seconds": Fault(status=429, headers={"retry-after": "0.01"}),
     "a rate limit with milliseconds": Fault(status=429, headers={"retry-after-ms": "5"}),
     "a rate limit with a date": Fault(
-        status=429, headers={"retry-after": format_datetime(datetime.now(UTC) + timedelta(days=1))}
+        status=429,
+        headers={"retry-after": format_datetime(datetime.now(UTC))},
     ),
     "a rate limit with nonsense": Fault(status=429, headers={"retry-after": "soon"}),
     "a conflict": Fault(status=409),
@@ -104,7 +105,10 @@ def test_what_does_not_pass_ends_after_a_bounded_number_of_requests(
     api.faults = [Fault(**{**vars(PASSING[name]), "times": None})]
     with pytest.raises(TransientError, match=r"127\.0\.0\.1"):
         _embedder(api).embed(["a text"])
-    assert api.stats.requests == QUICK.attempts
+    if PASSING[name].status == 429:  # also bounded by time: the pace may learn to wait longer
+        assert QUICK.attempts <= api.stats.requests <= 3 * QUICK.attempts
+    else:
+        assert api.stats.requests == QUICK.attempts
 
 
 def test_a_stalled_answer_is_a_timeout(api: LoopbackAPI) -> None:

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_assets.engine.pace import Pace
+
 Vectors = NDArray[np.float32]
 
 
@@ -48,6 +50,10 @@ class Embedder(Protocol):
     def price_per_million_tokens(self) -> float | None:
         """US dollars, 0 for a local model, None where unknown."""
 
+    @property
+    def pace(self) -> Pace | None:
+        """When requests may leave and how large they may be; None where nothing limits them."""
+
     def planned_tokens(self, text: str) -> int:
         """An upper bound of the tokens the model will count in `text`."""
 
@@ -58,6 +64,7 @@ class Embedder(Protocol):
 
         Raises:
             TransientError: worth trying later; retries inside were used up.
+            RequestTooLargeError: the server takes fewer of these texts at once.
             ConfigurationError: key, model, dimensions or quota; the text names the mend.
             InvalidInputError: the model refuses one of the inputs, or the whole batch for one.
         """

@@ -43,6 +43,10 @@ class LocalEmbedder:
         self._loading = threading.Lock()
         self._session: Any = None
 
+    @property
+    def pace(self) -> None:
+        """Nothing but the processors limits it."""
+
     def planned_tokens(self, text: str) -> int:
         """Word pieces in `text`, as the project counts them."""
         return count(text)

@@ -1,13 +1,11 @@
 """Embeds through OpenAI's API, or any server that speaks it."""
 
 import base64
-import email.utils
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
@@ -22,6 +20,7 @@ from embedding_assets.engine.errors import (
     InvalidInputError,
     TransientError,
 )
+from embedding_assets.engine.pace import Ceilings, Pace, retry_after
 
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_INPUTS = 2_048
@@ -57,7 +56,19 @@ class Retries:
 
     attempts: int = 6
     first_wait: float = 0.5  # seconds, doubled each time, with jitter
-    longest_wait: float = 60.0  # of a wait, whatever Retry-After says
+    longest_wait: float = 60.0  # seconds of one wait
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a server that refuses every request counts as busy for good."""
+        return self.attempts * self.longest_wait
+
+
+@dataclass(slots=True)
+class _Sent:
+    """How many requests a call made, also those that failed."""
+
+    requests: int = 0
 
 
 class OpenAIEmbedder:
@@ -83,6 +94,7 @@ class OpenAIEmbedder:
         concurrency: int | None = None,
         timeout: float = 60.0,
         retries: Retries | None = None,
+        ceilings: Ceilings | None = None,
     ) -> None:
         self._api_key = _checked_key(api_key)
         self._url = _checked_url(base_url or OPENAI_URL)
@@ -106,6 +118,12 @@ class OpenAIEmbedder:
             or (known.max_input_tokens if known else UNKNOWN_MODEL_INPUT_TOKENS),
             concurrency=concurrency or CONCURRENCY,
         )
+        self.pace = Pace(
+            self.limits.max_tokens,
+            ceilings,
+            first_wait=self._retries.first_wait,
+            longest_wait=self._retries.longest_wait,
+        )
 
     def planned_tokens(self, text: str) -> int:
         """UTF-8 bytes, and two that other models add at the ends.
@@ -122,13 +140,17 @@ class OpenAIEmbedder:
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embeds `texts` in one request, repeated while the server is busy or away.
 
+        Waits for its turn where the server, or a setting, limits the pace.
+
         Raises:
             TransientError: the server stayed busy or away.
+            RequestTooLargeError: the server takes fewer of these texts at once.
             ConfigurationError: key, model, dimensions, quota or URL; the text names the mend.
             InvalidInputError: the server refuses one of the texts.
         """
         if not all(map(_is_unicode, texts)):
             raise InvalidInputError("a text is not valid Unicode: it holds half a surrogate pair")
+        sent = _Sent()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_passing),
             wait=self._wait,
@@ -138,7 +160,7 @@ class OpenAIEmbedder:
         )
         tokens = 0
         try:
-            vectors, tokens = retrying(self._ask, texts)
+            vectors, tokens = retrying(self._ask_in_turn, texts, sent)
             self._check(vectors)
         except tenacity.RetryError as error:
             failure = self._meaning(error.last_attempt.exception())
@@ -147,8 +169,8 @@ class OpenAIEmbedder:
         except EmbeddingAssetsError as error:
             failure = error
         else:
-            return Embedded(vectors, tokens, _requests(retrying))
-        failure.requests, failure.tokens = _requests(retrying), tokens
+            return Embedded(vectors, tokens, sent.requests)
+        failure.requests, failure.tokens = sent.requests, tokens
         # Outside of the handler: the client's error, which may quote the key, must not ride along.
         raise failure
 
@@ -175,8 +197,33 @@ class OpenAIEmbedder:
         pair = f"{unquote(self._url.username)}:{unquote(self._url.password or '')}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
-    def _ask(self, texts: Sequence[str]) -> tuple[Vectors, int]:
-        """One request; vectors of shape (texts, whatever the server gives)."""
+    def _ask_in_turn(self, texts: Sequence[str], sent: _Sent) -> tuple[Vectors, int]:
+        """Asks when the pace allows it, and again as long as the server says that it was too much.
+
+        Raises:
+            RequestTooLargeError: the pace allows smaller requests only.
+            TransientError: the embedder was closed.
+            openai.APIStatusError: the server has refused everybody for too long.
+        """
+        planned = sum(map(self.planned_tokens, texts))
+        while True:
+            self.pace.wait_turn(planned, self._closed, is_one_text=len(texts) == 1)
+            sent.requests += 1
+            try:
+                vectors, tokens, headers = self._ask(texts)
+            except BaseException as error:
+                if not _is_rate_limit(error):
+                    self.pace.failed(planned)
+                    raise
+                self.pace.refused(planned, error.response.headers)
+                if self.pace.gives_up(self._retries.attempts, self._retries.patience):
+                    raise
+            else:
+                self.pace.answered(planned, tokens, headers)
+                return vectors, tokens
+
+    def _ask(self, texts: Sequence[str]) -> tuple[Vectors, int, Mapping[str, str]]:
+        """One request; vectors of shape (texts, whatever the server gives), tokens, headers."""
         with self._first_use:
             client = self._client  # one for all threads
         answer = client.embeddings.with_raw_response.create(
@@ -196,7 +243,7 @@ class OpenAIEmbedder:
             tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise _BadAnswerError("it is not what the embeddings API answers") from None
-        return vectors, tokens
+        return vectors, tokens, answer.http_response.headers
 
     def _check(self, vectors: Vectors) -> None:
         """Raises for vectors that are not what was asked for."""
@@ -218,8 +265,11 @@ class OpenAIEmbedder:
         exponential = tenacity.wait_random_exponential(
             multiplier=self._retries.first_wait, max=self._retries.longest_wait
         )
-        asked = _retry_after(state.outcome.exception() if state.outcome else None)
-        return min(max(exponential(state), asked), self._retries.longest_wait)
+        error = state.outcome.exception() if state.outcome else None
+        asked = None
+        if isinstance(error, openai.APIStatusError):
+            asked = retry_after(error.response.headers)
+        return min(max(exponential(state), asked or 0.0), self._retries.longest_wait)
 
     def _meaning(self, error: BaseException | None) -> EmbeddingAssetsError:
         """What a failed call means, by type, status and code; never by the text, never with it."""
@@ -241,7 +291,7 @@ class OpenAIEmbedder:
         mend = self._mend(error)
         if mend is not None:
             return ConfigurationError(f"{said}: {mend}")
-        if _is_passing(error):
+        if _is_passing(error) or _is_rate_limit(error):
             return TransientError(f"{said}, and did so again when asked again")
         if error.status_code in {400, 413, 422}:
             refusal = InvalidInputError(f"{said}: the model refuses this input")
@@ -333,11 +383,6 @@ def _checked_dimensions(model: str, known: KnownModel | None, dimensions: int | 
     return dimensions
 
 
-def _requests(retrying: tenacity.Retrying) -> int:
-    """How many requests a call made, retries among them."""
-    return int(retrying.statistics["attempt_number"])
-
-
 def _is_unicode(text: str) -> bool:
     """Whether it has a UTF-8 form; half a surrogate pair has none."""
     try:
@@ -364,25 +409,17 @@ def _is_passing(error: BaseException) -> bool:
         if error.code in NO_CREDIT:
             return False
         # 424 is text-embeddings-inference's word for a model that failed.
-        return error.status_code in {408, 409, 424, 425, 429} or error.status_code >= 500
+        return error.status_code in {408, 409, 424, 425} or error.status_code >= 500
     return isinstance(error, openai.APIConnectionError | _BadAnswerError)
 
 
-def _retry_after(error: BaseException | None) -> float:
-    """Seconds that the server asks to wait: a number, a date, or milliseconds."""
-    if not isinstance(error, openai.APIStatusError):
-        return 0.0
-    headers = error.response.headers
-    try:
-        if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        value = headers.get("retry-after", "0")
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        at = email.utils.parsedate_to_datetime(value)
-        return (at - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        return 0.0
+def _is_rate_limit(error: BaseException) -> TypeGuard[openai.APIStatusError]:
+    """Whether the server says that this was too much for the moment."""
+    return (
+        isinstance(error, openai.APIStatusError)
+        and error.status_code == 429
+        and error.code not in NO_CREDIT
+    )
 
 
 def _is_word(code: str | None) -> bool:
