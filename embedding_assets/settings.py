@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     embedding_tokens_per_minute: int | None = Field(default=None, ge=1)
     embedding_requests_per_minute: int | None = Field(default=None, ge=1)
     embedding_max_request_tokens: int | None = Field(default=None, ge=1)
+    # What one day (UTC) may cost at most; a run takes no recording that would pass it.
+    embedding_daily_budget_usd: float | None = Field(default=None, ge=0)
+    embedding_daily_budget_tokens: int | None = Field(default=None, ge=0)
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 

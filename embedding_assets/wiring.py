@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 
+from embedding_assets.engine.budget import Budget, Spending
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun
@@ -40,6 +41,11 @@ def chunk_settings(settings: Settings) -> ChunkSettings:
         overlap=settings.chunk_overlap_tokens,
         maximum=settings.chunk_max_tokens,
     )
+
+
+def budget(settings: Settings) -> Budget:
+    """What one day may cost."""
+    return Budget(settings.embedding_daily_budget_usd, settings.embedding_daily_budget_tokens)
 
 
 def build_embedder(settings: Settings) -> Embedder:
@@ -120,6 +126,7 @@ def open_session(
     """
     embedder = build_embedder(settings)
     with open_database(settings) as database:
+        most = budget(settings).in_tokens(embedder.price_per_million_tokens)
         claims = Claims(database, run_id, settings.lease)
         run = EmbeddingRun(
             database,
@@ -129,5 +136,6 @@ def open_session(
             lane=lane,
             insert_batch=insert_batch,
             patience=timedelta(seconds=settings.worker_seconds),
+            spending=None if most is None else Spending(database, most),
         )
         yield Session(database, claims, run)

@@ -6,7 +6,7 @@ from typing import Any
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder, Retries
-from embedding_assets.engine.embedding import Outcome
+from embedding_assets.engine.outcome import Outcome
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
 CHUNKING = ChunkSettings(target=40, overlap=8, maximum=60)

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome
+from embedding_assets.engine.embedding import EmbeddingRun
+from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres

@@ -179,7 +179,7 @@ def run_now(settings: Settings, *, small_batch: bool) -> Any:
 def print_summary(summary: Any) -> None:
     """Tells in a line what a run did, and what it died of."""
     seconds = summary.duration_ms / 1000
-    if not summary.processed and not summary.failed and summary.success:
+    if not summary.processed and not summary.failed and summary.success and not summary.stopped:
         left = summary.pending_remaining
         out.print(
             f"nothing to embed now: {left} recordings wait after a failure, or are in other hands"
@@ -193,5 +193,7 @@ def print_summary(summary: Any) -> None:
             f" ({summary.chunks_embedded} embedded) in {seconds:.1f} s: {rate:.0f} chunks/s;"
             f" {summary.failed} failed, {summary.pending_remaining} still to do"
         )
+    if summary.stopped:
+        err.print(printable(summary.stopped), style="yellow", markup=False)
     if summary.error:
         err.print(printable(summary.error), style="red", markup=False)

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import dagster as dg
@@ -38,6 +38,7 @@ class Summary:
     tokens: int
     cost_usd: float | None
     error: str | None = None
+    stopped: str | None = None  # why work that was due is left
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -52,6 +53,7 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
     """
     os.environ.update(dagster_environment(settings))
     from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
+    from embedding_assets.defs.runs import STOPPED_TAG  # noqa: PLC0415
 
     started = time.monotonic()
     with open_database(settings) as database, dg.DagsterInstance.get() as instance:
@@ -72,7 +74,10 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
         error = _failure(result)
         if error is not None and error[0] is ErrorKind.CONFIGURATION:
             raise ConfigurationError(error[1])
-        return _summary(database, result, started, None if error is None else error[1])
+        run = instance.get_run_by_id(result.run_id)
+        stopped = None if run is None else run.tags.get(STOPPED_TAG)
+        summary = _summary(database, result, started, None if error is None else error[1])
+        return replace(summary, stopped=stopped)
 
 
 def _summary(

@@ -15,9 +15,9 @@ from embedding_assets.defs.event_batches import log_in_batches
 from embedding_assets.defs.partitions import add_partitions
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.runs import EmbedConfig, WorkerConfig, run_session
-from embedding_assets.engine.embedding import Outcome
 from embedding_assets.engine.errors import EmbeddingAssetsError
 from embedding_assets.engine.in_flight import Lane
+from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.health.channels import ChannelError, channels

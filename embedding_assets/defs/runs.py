@@ -6,15 +6,15 @@ import dagster as dg
 from pydantic import Field
 
 from embedding_assets.defs.resources import EmbeddingEngine
-from embedding_assets.engine.embedding import Outcome, Result
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
 from embedding_assets.engine.in_flight import Lane
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.session import Session
 from embedding_assets.search.links import link_at
 
 TRANSCRIPT_CHUNKS = dg.AssetKey("transcript_chunks")
 ERROR_KIND_TAG = "embedding_assets/error_kind"
-PAUSED_UNTIL_TAG = "embedding_assets/paused_until"
+STOPPED_TAG = "embedding_assets/stopped"  # why a run left work that was due
 MOST_NAMED = 20  # failed recordings that a message lists
 
 
@@ -116,13 +116,9 @@ def run_session(
                     yield materialization(outcome, context.run.run_id, share_title=share_title)
             finally:
                 _report_dead(context.instance, session.dead_runs)
-            if session.paused_until is not None:
-                until = f"{session.paused_until:%Y-%m-%d %H:%M} UTC"
-                context.instance.add_run_tags(context.run.run_id, {PAUSED_UNTIL_TAG: until})
-                context.log.warning(
-                    f"the embedding server's limits let nothing more be sent before {until}: what"
-                    " is unfinished was given back, and a later run goes on with it"
-                )
+            if session.stopped is not None:
+                context.instance.add_run_tags(context.run.run_id, {STOPPED_TAG: session.stopped})
+                context.log.warning(session.stopped)
     except ConfigurationError as error:
         # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
         context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})

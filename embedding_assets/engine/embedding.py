@@ -11,25 +11,25 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
+from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders import Embedded, Embedder
 from embedding_assets.engine.errors import (
+    BudgetSpentError,
     ClaimLostError,
     ConfigurationError,
     EmbeddingAssetsError,
-    ErrorKind,
     TransientError,
 )
 from embedding_assets.engine.in_flight import InFlight, Lane, Recording, State
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.packing import Input, Packer, largest_request
 from embedding_assets.engine.publication import AttemptFigures, fail, give_back, publish, withdraw
 from embedding_assets.engine.queue import Claim, Claims
-from embedding_assets.engine.transcripts import Call, read_transcript, require_sight
+from embedding_assets.engine.transcripts import read_transcript, require_sight
 from embedding_assets.engine.vectors import (
     InsertBatch,
     VectorRow,
@@ -49,28 +49,6 @@ PATIENCE = timedelta(hours=1)
 STOPPING_SECONDS = 5.0
 
 
-class Result(StrEnum):
-    """How an attempt ended."""
-
-    PUBLISHED = "published"
-    FAILED = "failed"
-    SOURCE_GONE = "source_gone"
-    CLAIM_LOST = "claim_lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one recording in this run; `call` and `version` of what was published."""
-
-    recording_id: str
-    result: Result
-    figures: AttemptFigures
-    error_kind: ErrorKind | None = None
-    error: str | None = None
-    call: Call | None = None
-    version: str | None = None
-
-
 class EmbeddingRun:
     """Embeds claimed recordings, packing requests across them, several requests in flight.
 
@@ -88,9 +66,12 @@ class EmbeddingRun:
         lane: Lane = Lane.standard,
         insert_batch: int | None = None,
         patience: timedelta = PATIENCE,
+        spending: Spending | None = None,
     ) -> None:
-        self.paused_until: datetime | None = None
-        """When the server lets this run ask again, which was too late for it; None: it ended."""
+        self.stopped: str | None = None
+        """Why this run stopped before everything due was done; None: it did not."""
+        self._spending = spending
+        self._over_budget: tuple[Recording, BudgetSpentError] | None = None
         self._patience = patience
         self._database = database
         self._embedder = embedder
@@ -166,7 +147,11 @@ class EmbeddingRun:
         delay = pace.delay
         if delay <= 0 or time.monotonic() + delay <= self._ends_at:
             return False
-        self.paused_until = datetime.now(UTC) + timedelta(seconds=delay)
+        until = datetime.now(UTC) + timedelta(seconds=delay)
+        self.stopped = (
+            f"the embedding server lets nothing more be sent before {until:%Y-%m-%d %H:%M} UTC:"
+            " what is unfinished was given back, and a later run goes on with it"
+        )
         return True
 
     # A recording comes in.
@@ -183,14 +168,21 @@ class EmbeddingRun:
                 return
             if claim is None:
                 self._must_finish_first = True
+                continue
+            recording = self._start(claim)
+            if recording is None:
+                self._may_claim = False
             else:
-                yield from self._end_those_of([self._start(claim)])
+                yield from self._end_those_of([recording])
 
     def _has_room(self) -> bool:
         return len(self._in_flight) < MOST_AT_ONCE and not self._packer.is_full
 
-    def _start(self, claim: Claim) -> Recording:
-        """Reads and chunks the recording, and queues the texts that have no vector yet."""
+    def _start(self, claim: Claim) -> Recording | None:
+        """Reads and chunks the recording, and queues the texts that have no vector yet.
+
+        Gives None for a recording that does not fit into the budget of the day.
+        """
         # What failed before is handled with care from the start.
         lane = Lane.small_batch if claim.attempts or claim.crashes else self._lane
         recording = Recording(claim, lane)
@@ -213,10 +205,31 @@ class EmbeddingRun:
         if len(chunks) > LARGE_RECORDING:
             recording.lane = Lane.small_batch
         missing = sorted(chunks.keys() - stored, key=lambda each: chunks[each].index)
+        planned = {each: self._embedder.planned_tokens(chunks[each].text) for each in missing}
+        try:
+            self._require_budget(sum(planned.values()))
+        except BudgetSpentError as error:
+            self._in_flight.remove(recording)
+            self._over_budget = recording, error
+            return None
         for content_hash in self._in_flight.wait_for(recording, missing):
             text = chunks[content_hash].text
-            self._packer.add(Input(content_hash, text, self._embedder.planned_tokens(text)))
+            self._packer.add(Input(content_hash, text, planned[content_hash]))
         return recording
+
+    def _require_budget(self, planned: int) -> None:
+        """Holds that a recording of so many planned tokens fits into the budget of the day.
+
+        Raises:
+            BudgetSpentError: not beside what is in flight and not written down yet.
+        """
+        pace = self._embedder.pace
+        if self._spending is None or not planned:
+            return
+        sent = sum(item.planned_tokens for inputs in self._requests.values() for item in inputs)
+        planned += self._packer.tokens + sent
+        spent = sum(recording.tokens for recording in self._in_flight)
+        self._spending.require(spent + (planned if pace is None else pace.counted(planned)))
 
     # A request goes out, and comes back.
 
@@ -393,7 +406,8 @@ class EmbeddingRun:
     def _give_back(self, reason: ConfigurationError | None) -> None:
         """Releases what is unfinished, and writes down what it has cost.
 
-        A configuration error is written down for one recording at least: health is read from there.
+        A configuration error is written down for one recording at least, and a spent budget for the
+        first recording that did not fit into it: health is read from there.
         """
         spent = [recording for recording in self._in_flight if recording.has_spent]
         if reason is not None and not spent:
@@ -401,6 +415,11 @@ class EmbeddingRun:
         attempts = [(recording.claim, self._figures(recording)) for recording in spent]
         if attempts:
             self._database.retrying(lambda c: give_back(c, self._claims.run_id, attempts, reason))
+        if self._over_budget is not None:
+            recording, error = self._over_budget
+            self.stopped = str(error)
+            left = [(recording.claim, self._figures(recording))]
+            self._database.retrying(lambda c: give_back(c, self._claims.run_id, left, error))
         self._claims.release()
 
     def _figures(self, recording: Recording) -> AttemptFigures:

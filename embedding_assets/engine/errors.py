@@ -13,6 +13,7 @@ class ErrorKind(StrEnum):
     INVALID_INPUT = "invalid_input"
     SOURCE_GONE = "source_gone"
     CRASHED = "crashed"
+    BUDGET = "budget"
 
 
 class EmbeddingAssetsError(Exception):
@@ -48,6 +49,12 @@ class ConfigurationError(EmbeddingAssetsError):
     """Nothing can succeed until a person changes a setting; the text names it and the mend."""
 
     kind = ErrorKind.CONFIGURATION
+
+
+class BudgetSpentError(EmbeddingAssetsError):
+    """The next recording would pass the budget of the day; the run takes no more."""
+
+    kind = ErrorKind.BUDGET
 
 
 class InvalidInputError(EmbeddingAssetsError):

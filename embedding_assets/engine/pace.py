@@ -147,6 +147,11 @@ class Pace:
             needed = min(self._allowed_size(), FIRST_REQUEST)
             return self._delay(needed if self._queue else 1, now)
 
+    def counted(self, planned: float) -> float:
+        """Tokens that the server will count of so many planned ones, as far as it is known."""
+        with self._changed:
+            return planned * self._counted_share
+
     def wait_turn(self, planned: int, closed: threading.Event, *, is_one_text: bool) -> None:
         """Waits until a request of so many planned tokens may leave; then it counts as sent.
 

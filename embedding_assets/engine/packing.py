@@ -31,6 +31,12 @@ class Packer:
         return bool(self._waiting) or any(self._packed)
 
     @property
+    def tokens(self) -> int:
+        """Planned tokens of all texts that wait."""
+        packed = sum(item.planned_tokens for request in self._packed for item in request)
+        return self._tokens + packed
+
+    @property
     def is_full(self) -> bool:
         """Whether enough waits to keep every request in flight full."""
         ahead = self._limits.concurrency

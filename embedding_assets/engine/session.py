@@ -1,11 +1,12 @@
 """One run's work: what is due or named is claimed and embedded, and given back at the end."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from embedding_assets.engine import mending, queue, transcripts
 from embedding_assets.engine.database import Connection, Database
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome
+from embedding_assets.engine.embedding import EmbeddingRun
+from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.queue import Claims
 
 
@@ -23,9 +24,9 @@ class Session:
         return frozenset(self._claims.dead_runs)
 
     @property
-    def paused_until(self) -> datetime | None:
-        """When the server lets this run ask again, which was too late for it; None: it ended."""
-        return self._run.paused_until
+    def stopped(self) -> str | None:
+        """Why this run stopped before everything due was done; None: it did not."""
+        return self._run.stopped
 
     def discover(self) -> set[str]:
         """Queues what change tracking missed; gives the ids of all recordings there are."""

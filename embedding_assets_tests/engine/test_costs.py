@@ -10,8 +10,9 @@ import pytest
 from embedding_assets.engine import embedding
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders.openai import Retries
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets_tests.calls import (
     CHUNKING,

@@ -11,7 +11,8 @@ from sqlalchemy import create_engine
 from embedding_assets import migrations
 from embedding_assets.engine import queue
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Result
+from embedding_assets.engine.embedding import EmbeddingRun
+from embedding_assets.engine.outcome import Result
 from embedding_assets.engine.queue import CLAIM_SIZE, Claim, Claims
 from embedding_assets_tests.calls import (
     CHUNKING,

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Result
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
@@ -15,6 +15,7 @@ from embedding_assets.engine.errors import (
     StatementTimeoutError,
     TransientError,
 )
+from embedding_assets.engine.outcome import Result
 from embedding_assets.engine.queue import Claims
 from embedding_assets.migrations import migrate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres

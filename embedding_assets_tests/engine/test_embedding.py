@@ -7,9 +7,10 @@ import pytest
 
 from embedding_assets.engine import verdicts
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError, ErrorKind
 from embedding_assets.engine.in_flight import Lane
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.queue import Claim, Claims, queue_counts
 from embedding_assets_tests.calls import (
     CHUNKING,

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError, ErrorKind, InvalidInputError
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.queue import Claims
 from embedding_assets_tests.calls import (
     CHUNKING,

@@ -7,8 +7,9 @@ import pytest
 
 from embedding_assets.engine import queue
 from embedding_assets.engine.database import Database, sql
-from embedding_assets.engine.embedding import EmbeddingRun, Outcome, Result
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.queue import MAX_RECOVERIES, Claims
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import build_embedder

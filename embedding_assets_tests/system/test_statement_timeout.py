@@ -5,8 +5,9 @@ import psycopg
 import pytest
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedding import EmbeddingRun, Result
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.in_flight import Lane
+from embedding_assets.engine.outcome import Result
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.vectors import InsertBatch, VectorRow, store_vectors
 from embedding_assets_tests.calls import CHUNKING, add_call, embedder_of, rows, talk

@@ -14,8 +14,8 @@ import embedding_assets.migrations  # noqa: F401
 from embedding_assets import wiring
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedded, Embedder
-from embedding_assets.engine.embedding import Outcome, Result
 from embedding_assets.engine.in_flight import Lane
+from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import open_session

@@ -256,6 +256,11 @@ VALUES
      :embedded, :reused, :requests, :tokens, :cost_usd, :seconds, :smallest_insert_batch)
 ON CONFLICT (attempt_id) DO NOTHING;
 
+-- name: tokens_today()$
+-- Tokens of the attempts that ended today (UTC), in every lane.
+SELECT coalesce(sum(tokens), 0)::bigint FROM embedding_attempts
+WHERE finished_at >= date_trunc('day', now(), 'UTC');
+
 -- name: attempt_is_recorded(attempt_id)$
 -- Whether this attempt ended already: true if its commit succeeded and only the answer was lost.
 SELECT EXISTS (SELECT FROM embedding_attempts WHERE attempt_id = :attempt_id);
