@@ -61,9 +61,9 @@ class Quota:
     _left: dict[str, float] = field(default_factory=dict)
     _at: float | None = None
 
-    def take(self, tokens: int) -> tuple[bool, dict[str, str]]:
+    def take(self, tokens: int, now: float | None = None) -> tuple[bool, dict[str, str]]:
         """Whether a request of so many tokens is answered, and the headers that go with it."""
-        now = time.monotonic()
+        now = time.monotonic() if now is None else now
         limits = {"tokens": self.tokens, "requests": self.requests}
         needed = {"tokens": tokens, "requests": 1}
         known = {kind: limit for kind, limit in limits.items() if limit is not None}

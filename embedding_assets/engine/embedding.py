@@ -286,7 +286,7 @@ class EmbeddingRun:
                 self._drop_queued(self._in_flight.needing(hashes))
             case Verdict.SPLIT:
                 self._packer.max_tokens = largest_request(self._embedder)
-                self._packer.put_back_in_parts(inputs)
+                self._packer.unpack(inputs)
             case Verdict.FAIL:
                 if self._model.is_in_doubt(error):
                     # A cluster of bad texts must not keep the good ones behind it from being asked.

@@ -126,6 +126,7 @@ class Pace:
         self._requests_in_flight = 0
         self._answers = 0
         self._refused_in_a_row = 0
+        self._sent_before = 0  # requests under way that had left before the last refusal
         self._answered_at = clock()
         self._held_until = clock()
         # Where no limit is told: how long each token of a request delays the next one.
@@ -166,20 +167,37 @@ class Pace:
                 while True:
                     if closed.is_set():
                         raise TransientError("the run stopped before the server let it ask")
-                    if planned > self._allowed_size() and not is_one_text:
-                        raise RequestTooLargeError("the request is larger than the server takes")
-                    is_probing = self._answers == 0 and self._requests_in_flight > 0
-                    if self._queue[0] is ticket and not is_probing:
-                        delay = self._delay(planned, self._clock())
-                        if delay <= 0:
-                            self._leave(planned)
+                    delay = 0.5
+                    if self._queue[0] is ticket and not self.is_probing:
+                        delay = self.try_leave(planned, is_one_text=is_one_text)
+                        if delay == 0:
                             return
-                        self._changed.wait(min(delay, 0.5))
-                    else:
-                        self._changed.wait(0.5)
+                    self._changed.wait(min(delay, 0.5))
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
+
+    def try_leave(self, planned: int, *, is_one_text: bool, dry: bool = False) -> float:
+        """Counts the request as sent and gives 0, or gives the seconds until it may leave.
+
+        With `dry`, it is not counted.
+
+        Raises:
+            RequestTooLargeError: it is larger than the server takes: send parts of it.
+        """
+        with self._changed:
+            if planned > self._allowed_size() and not is_one_text:
+                raise RequestTooLargeError("the request is larger than the server takes")
+            delay = max(0.0, self._delay(planned, self._clock()))
+            if delay == 0 and not dry:
+                self._leave(planned)
+            return delay
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether the very first request is under way: others wait for what it teaches."""
+        with self._changed:
+            return self._answers == 0 and self._requests_in_flight > 0
 
     def answered(self, planned: int, tokens: int, headers: Mapping[str, str]) -> None:
         """The server answered; `tokens` as it counted them, 0 if it does not say."""
@@ -191,6 +209,7 @@ class Pace:
                 if not self._answers:
                     self._counted_share = tokens / planned
             self._answers += 1
+            self._sent_before = max(0, self._sent_before - 1)
             self._refused_in_a_row = 0
             self._answered_at = now
             self._share = min(1.0, self._share + SHARE_MORE)
@@ -203,8 +222,13 @@ class Pace:
         with self._changed:
             now = self._clock()
             self._back(planned)
-            self._refused_in_a_row += 1
             self._read(headers, now)
+            if self._sent_before > 0:  # it left before an earlier refusal could teach anything
+                self._sent_before -= 1
+                self._changed.notify_all()
+                return
+            self._sent_before = self._requests_in_flight
+            self._refused_in_a_row += 1
             self._share = max(SHARE_LEAST, self._share * SHARE_LESS)
             asked = retry_after(headers)
             if "tokens" not in self._told:
@@ -299,7 +323,8 @@ class Pace:
         if planned > self._accepted_size or self._refused_in_a_row >= ALWAYS_TOO_LARGE:
             if self._refused_in_a_row >= ALWAYS_TOO_LARGE:
                 self._accepted_size //= 2
-            self._size = max(self._accepted_size, min(self._size, planned) / 2)
+            if planned <= self._size:
+                self._size = max(self._accepted_size, planned / 2)
             self._until_larger = self._answers_until_larger
             self._answers_until_larger = min(2 * self._answers_until_larger, 16)
         self._is_settled = self._is_settled or self._answers_in_a_row >= 3

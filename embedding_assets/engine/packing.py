@@ -54,17 +54,10 @@ class Packer:
         """Queues whole requests, to be sent next as they are."""
         self._packed.extendleft(reversed(requests))
 
-    def put_back_in_parts(self, request: list[Input]) -> None:
-        """Queues a request in as few parts as `max_tokens` allows, to be sent next."""
-        parts: list[list[Input]] = []
-        tokens = 0
-        for item in request:
-            if not parts or tokens + item.planned_tokens > self.max_tokens:
-                parts.append([])
-                tokens = 0
-            parts[-1].append(item)
-            tokens += item.planned_tokens
-        self.put_back(*parts)
+    def unpack(self, request: list[Input]) -> None:
+        """Queues the texts of a request before all others, to be packed anew."""
+        self._waiting = {**{item.content_hash: item for item in request}, **self._waiting}
+        self._tokens += sum(item.planned_tokens for item in request)
 
     def turn(self) -> None:
         """Reverses the order of the requests that were put back."""

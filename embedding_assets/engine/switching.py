@@ -149,7 +149,7 @@ class _Filling:
             figures = self._figures(started, requests=error.requests, tokens=error.tokens)
             self._record(recording_id, figures)
             packer.max_tokens = largest_request(self._embedder)
-            packer.put_back_in_parts(inputs)
+            packer.unpack(inputs)
         except EmbeddingAssetsError as error:
             figures = self._figures(started, requests=error.requests, tokens=error.tokens)
             self._record(recording_id, figures)
