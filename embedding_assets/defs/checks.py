@@ -24,6 +24,7 @@ DESCRIPTIONS = {
     "chunk_integrity": "Whether chunks and vectors are as they were published, some recordings at"
     " each look, round after round.",
     "chunk_sizes": "Whether what is published is cut by the present CHUNK_* settings.",
+    "budget": "Whether work waits because the budget of the day is spent.",
     "search_words": "Whether words are searched in SEARCH_LANGUAGE, and counted up to date.",
 }
 

@@ -1,6 +1,7 @@
 """Findings about the settings: whether the database agrees with what they name."""
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 
 from embedding_assets.health.findings import Finding, Severity, count, iso
@@ -10,12 +11,29 @@ OLDEST_PGVECTOR = (0, 7)
 # Before it, comparing signs is slow on PostgreSQL 18, and a vacuum of an index may fail.
 MENDED_PGVECTOR = (0, 8, 4)
 CLOCK_TOLERANCE = timedelta(minutes=5)
+BUDGET_WARNING = 0.8  # share of the budget
+RAISE_BUDGET = (
+    "nothing, if it may wait for 00:00 UTC; else raise EMBEDDING_DAILY_BUDGET_USD or"
+    " EMBEDDING_DAILY_BUDGET_TOKENS"
+)
 UNCOUNTED_WARNING = timedelta(hours=3)  # the schedule count_words starts a run every half hour
 
 
-def configuration(numbers: Numbers, model: str | None, setting_error: str | None) -> Finding:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the settings say, to be compared with the database; None: it is not compared."""
+
+    model: str | None  # as vectors are stored under it; None, too, if a setting is wrong
+    language: str | None = None  # that search should read
+    cut_as: str | None = None  # the sizes of chunks, as published recordings name them
+    tokens_a_day: float | None = None  # the budget
+    error: str | None = None  # what is wrong with the settings themselves
+
+
+def configuration(numbers: Numbers, expected: Expected) -> Finding:
     """Whether settings, schema and pgvector let anything work."""
-    problem = setting_error or _misconfigured(numbers, model)
+    model = expected.model
+    problem = expected.error or _misconfigured(numbers, model)
     severity = Severity.CRITICAL if problem else Severity.HEALTHY
     message = problem or f"settings, schema and pgvector {numbers.pgvector_version} agree"
     action = (
@@ -99,10 +117,11 @@ def chunk_sizes(numbers: Numbers) -> Finding:
     )
 
 
-def search_words(numbers: Numbers, language: str | None) -> Finding:
+def search_words(numbers: Numbers, expected: Expected) -> Finding:
     """Whether words are searched in the language of the settings, and counted up to date."""
     since = numbers.words_uncounted_since
     is_stale = since is not None and numbers.checked_at - since >= UNCOUNTED_WARNING
+    language = expected.language
     is_other = language is not None and language != numbers.search_language
     message = f"words are read in {numbers.search_language}, and counted"
     action = None
@@ -128,5 +147,34 @@ def search_words(numbers: Numbers, language: str | None) -> Finding:
             "words_counted": numbers.words_counted,
             "chunks": numbers.chunks,
             "words_uncounted_since": iso(since),
+        },
+    )
+
+
+def budget(numbers: Numbers, expected: Expected) -> Finding:
+    """Whether work waits because the budget of the day is spent, or soon will."""
+    most, spent = expected.tokens_a_day, numbers.tokens_today
+    severity, action = Severity.HEALTHY, None
+    message = f"{count(spent, 'token')} today (UTC), and no budget is set"
+    if most is not None:
+        message = f"{spent:,} of {most:,.0f} tokens today (UTC)"
+        if spent >= BUDGET_WARNING * most and spent:
+            severity, action = Severity.WARNING, RAISE_BUDGET
+        if numbers.budget_spent_at is not None and numbers.unfinished:
+            severity, action = Severity.CRITICAL, RAISE_BUDGET
+            message += (
+                f"; {count(numbers.unfinished, 'recording')} waiting for the next day, as they do"
+                " not fit into what is left"
+            )
+    return Finding(
+        "budget",
+        severity,
+        message,
+        action,
+        {
+            "tokens_today": spent,
+            "cost_today_usd": numbers.cost_today_usd,
+            "tokens_a_day": most,
+            "stopped_a_run_at": iso(numbers.budget_spent_at),
         },
     )

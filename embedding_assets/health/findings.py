@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from embedding_assets.health.numbers import DeadLetter, Numbers, RunInFlight
+from embedding_assets.health.numbers import Cost, DeadLetter, Numbers, RunInFlight
 
 Figure = int | float | str | None
 
@@ -57,6 +57,7 @@ class Health:
     numbers: Numbers | None
     dead_letters: tuple[DeadLetter, ...] = ()  # the worst few
     runs_in_flight: tuple[RunInFlight, ...] = ()  # all
+    costs: tuple[Cost, ...] = ()  # of today, by model and lane
 
     @property
     def severity(self) -> Severity:
@@ -72,6 +73,7 @@ class Health:
             "numbers": None if self.numbers is None else asdict(self.numbers),
             "dead_letters": [asdict(letter) for letter in self.dead_letters],
             "runs_in_flight": [asdict(run) for run in self.runs_in_flight],
+            "costs_today": [asdict(cost) for cost in self.costs],
         }
 
 

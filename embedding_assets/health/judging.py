@@ -13,12 +13,19 @@ from embedding_assets.engine.errors import (
     EmbeddingAssetsError,
     StatementTimeoutError,
 )
-from embedding_assets.health.configuration import chunk_sizes, configuration, search_words
+from embedding_assets.health.configuration import (
+    Expected,
+    budget,
+    chunk_sizes,
+    configuration,
+    search_words,
+)
 from embedding_assets.health.findings import Finding, Health, Severity, count, iso
 from embedding_assets.health.numbers import (
     Numbers,
     RunInFlight,
     Worst,
+    costs_today,
     dead_letters_told,
     in_utc,
     measure,
@@ -44,25 +51,13 @@ class Thresholds:
     uninspected_warning: timedelta = timedelta(hours=24)
 
 
-def examine(
-    database: Database,
-    thresholds: Thresholds,
-    *,
-    model: str | None,
-    language: str | None = None,
-    cut_as: str | None = None,
-    setting_error: str | None = None,
-) -> Health:
+def examine(database: Database, thresholds: Thresholds, expected: Expected) -> Health:
     """Counts and judges.
 
     Args:
         database: the application's.
         thresholds: what counts as bad.
-        model: the settings' model, as vectors are stored under it; None if a setting is wrong.
-        language: the settings' language; None: it is not compared with the one that search reads.
-        cut_as: the settings' sizes of chunks, as published recordings name them; None: they are
-            not compared.
-        setting_error: what is wrong with the settings themselves; None if nothing.
+        expected: what the settings say.
 
     Raises:
         TransientError: the database cannot be reached.
@@ -70,28 +65,19 @@ def examine(
     """
     with database.transaction(snapshot=True) as connection:
         sql.limit_statements(connection)
-        numbers = measure(connection, cut_as=cut_as)
+        numbers = measure(connection, cut_as=expected.cut_as)
         letters = dead_letters_told(connection)
         worst = worst_of_each(connection, letters)
         runs = tuple(RunInFlight(**row._asdict()) for row in sql.runs_in_flight(connection))
-    health = judge(
-        numbers, worst, thresholds, model=model, language=language, setting_error=setting_error
-    )
-    return replace(health, dead_letters=letters, runs_in_flight=runs)
+        costs = costs_today(connection)
+    health = judge(numbers, worst, thresholds, expected)
+    return replace(health, dead_letters=letters, runs_in_flight=runs, costs=costs)
 
 
-def judge(
-    numbers: Numbers,
-    worst: Worst,
-    thresholds: Thresholds,
-    *,
-    model: str | None,
-    language: str | None = None,
-    setting_error: str | None = None,
-) -> Health:
+def judge(numbers: Numbers, worst: Worst, thresholds: Thresholds, expected: Expected) -> Health:
     """One finding for each check; `docs/runbook.md` describes them."""
     findings = (
-        configuration(numbers, model, setting_error),
+        configuration(numbers, expected),
         _dead_letters(numbers, worst, thresholds),
         _pending_backlog(numbers, worst, thresholds),
         _recent_activity(numbers, worst, thresholds),
@@ -99,7 +85,8 @@ def judge(
         _stale_claims(numbers, worst, thresholds),
         _chunk_integrity(numbers, worst, thresholds),
         chunk_sizes(numbers),
-        search_words(numbers, language),
+        search_words(numbers, expected),
+        budget(numbers, expected),
     )
     return Health(numbers.checked_at, findings, numbers)
 
@@ -127,6 +114,7 @@ CHECKS = (
     "chunk_integrity",
     "chunk_sizes",
     "search_words",
+    "budget",
 )
 """Every finding's name, in the order they are shown."""
 

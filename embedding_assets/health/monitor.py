@@ -168,6 +168,8 @@ def picture(health: Health, *, line_each: bool = False) -> RenderableType:
     parts = [_headline(health), *_section("Health", _findings(health))]
     if health.numbers is not None:
         parts += _section("Queue and activity", _figures(health.numbers), _chunks(health.numbers))
+    if health.costs:
+        parts += _section("Cost today (UTC)", _costs(health))
     if health.runs_in_flight:
         parts += _section("Runs in flight", _runs(health))
     if health.numbers is not None and health.dead_letters:
@@ -252,6 +254,21 @@ def _cost(numbers: Numbers) -> str:
     if numbers.cost_today_usd is not None:
         return f"${numbers.cost_today_usd:,.4f}"
     return "price unknown" if numbers.tokens_today else "$0.0000"
+
+
+def _costs(health: Health) -> RenderableType:
+    grid = _grid(
+        Column("model", overflow="fold"),
+        Column("lane"),
+        Column("requests", justify="right"),
+        Column("tokens", justify="right"),
+        Column("cost", justify="right"),
+        has_heading=True,
+    )
+    for each in health.costs:
+        cost = "price unknown" if each.cost_usd is None else f"${each.cost_usd:,.4f}"
+        grid.add_row(_text(each.model), each.lane, f"{each.requests:,}", f"{each.tokens:,}", cost)
+    return grid
 
 
 def _runs(health: Health) -> RenderableType:

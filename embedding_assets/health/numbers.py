@@ -60,6 +60,7 @@ class Numbers:
     cut_unknown: int  # published recordings that do not say which sizes their chunks have
     search_language: str | None  # that search reads; None: search is not set up
     words_counted: int  # chunks whose words are counted
+    budget_spent_at: datetime | None  # when the budget stopped a run today, nothing embedded since
     words_uncounted_since: datetime | None  # the oldest publication whose words are not counted
 
     @property
@@ -138,6 +139,17 @@ class RunInFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What one model cost today (UTC) in one lane."""
+
+    model: str
+    lane: str
+    requests: int
+    tokens: int
+    cost_usd: float | None  # None: no price is known
+
+
+@dataclass(frozen=True, slots=True)
 class Worst:
     """The worst few of each kind, in a line each: ids and reasons, nothing that anybody said."""
 
@@ -163,6 +175,11 @@ def attempts_by_hour(database: Database, since: datetime) -> list[dict[str, Any]
     """
     with database.transaction(snapshot=True) as connection:
         return [row._asdict() for row in sql.attempts_by_hour(connection, since=since)]
+
+
+def costs_today(connection: Connection) -> tuple[Cost, ...]:
+    """What was spent today, by model and lane, the most tokens first."""
+    return tuple(Cost(**row._asdict()) for row in sql.costs_today(connection))
 
 
 def dead_letters_told(connection: Connection) -> tuple[DeadLetter, ...]:

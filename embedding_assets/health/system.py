@@ -1,17 +1,19 @@
 """Measures the system's health and judges it by the settings; a failure to measure is a finding."""
 
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.engine.transcripts import require_sight
 from embedding_assets.health.channels import channels
+from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Health
 from embedding_assets.health.judging import Thresholds, examine, unreadable
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import build_embedder, chunk_settings
+from embedding_assets.wiring import budget, build_embedder, chunk_settings
 
 
 def thresholds(settings: Settings) -> Thresholds:
@@ -30,28 +32,28 @@ def thresholds(settings: Settings) -> Thresholds:
 
 def system_health(settings: Settings) -> Health:
     """Reads and judges; a setting that is wrong or a database that is away is a finding too."""
-    model, cut_as, setting_error = None, None, None
-    try:
-        cut_as = chunk_settings(settings).name
-        with contextlib.closing(build_embedder(settings)) as embedder:
-            model = embedder.model
-    except ConfigurationError as error:
-        setting_error = str(error)
-    if setting_error is None:
-        setting_error = next(iter(channels(settings).problems), None)
+    said = expected(settings)
     try:
         with open_database(settings) as database:
-            setting_error = setting_error or _blindness(database)
-            return examine(
-                database,
-                thresholds(settings),
-                model=model,
-                language=settings.search_language,
-                cut_as=cut_as,
-                setting_error=setting_error,
-            )
+            if said.error is None:
+                said = replace(said, error=_blindness(database))
+            return examine(database, thresholds(settings), said)
     except EmbeddingAssetsError as error:
-        return unreadable(error, setting_error=setting_error)
+        return unreadable(error, setting_error=said.error)
+
+
+def expected(settings: Settings) -> Expected:
+    """What the settings say, and what is wrong with them."""
+    said = Expected(model=None, language=settings.search_language)
+    try:
+        said = replace(said, cut_as=chunk_settings(settings).name)
+        with contextlib.closing(build_embedder(settings)) as embedder:
+            said = replace(said, model=embedder.model)
+            most = budget(settings).in_tokens(embedder.price_per_million_tokens)
+            said = replace(said, tokens_a_day=most)
+    except ConfigurationError as error:
+        return replace(said, error=str(error))
+    return replace(said, error=next(iter(channels(settings).problems), None))
 
 
 def _blindness(database: Database) -> str | None:

@@ -28,6 +28,7 @@ CHECKS = {
     "chunk_integrity",
     "chunk_sizes",
     "search_words",
+    "budget",
     "above_floor",
 }
 JOBS = {

@@ -14,6 +14,9 @@ from embedding_assets.engine.pace import Ceilings
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.switching import switch_model
 from embedding_assets.engine.vectors import InsertBatch
+from embedding_assets.health.configuration import Expected
+from embedding_assets.health.findings import Severity
+from embedding_assets.health.judging import Thresholds, examine
 from embedding_assets_tests.calls import CHUNKING, Embed, add_call, embedder_of, rows, talk
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI, Quota
 
@@ -132,12 +135,25 @@ def test_a_run_takes_no_recording_that_would_pass_the_budget(
         database, "SELECT error_kind, count(*) FROM embedding_attempts WHERE outcome = 'released'"
         " GROUP BY 1"
     ) == [("budget", 1)]  # fmt: skip
+    expected = Expected(model=None, tokens_a_day=2_000)
+
+    def severity() -> Severity:
+        found = examine(database, Thresholds(), expected).findings
+        return next(each.severity for each in found if each.name == "budget")
+
+    assert severity() is Severity.CRITICAL
     before = api.stats.tokens
     assert _spend(database, api, budget).stopped is not None
     assert api.stats.tokens - before <= 2_000 - before
     raised = Budget(tokens=1_000_000)
     assert _spend(database, api, raised).stopped is None
     assert _ends(database) == [("completed", 0, 40)]
+    assert severity() is Severity.WARNING
+    health = examine(database, Thresholds(), expected)
+    assert sum(each.tokens for each in health.costs) == api.stats.tokens
+    assert sum(each.cost_usd or 0 for each in health.costs) == pytest.approx(
+        api.stats.tokens * PRICE / 1e6
+    )
 
 
 def test_what_costs_nothing_is_published_though_the_budget_is_spent(

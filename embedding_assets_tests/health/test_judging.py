@@ -12,6 +12,7 @@ from embedding_assets.engine.errors import (
     StatementTimeoutError,
     TransientError,
 )
+from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Finding, Health, Severity
 from embedding_assets.health.judging import CHECKS, Thresholds, judge, unreadable
 from embedding_assets.health.numbers import Numbers, Worst
@@ -63,12 +64,15 @@ QUIET_NIGHT = Numbers(
     search_language="english",
     words_counted=100_000,
     words_uncounted_since=None,
+    budget_spent_at=None,
 )
 
 
 def _judged(thresholds: Thresholds = DEFAULTS, **numbers: Any) -> dict[str, Finding]:
     """The findings by name, in a quiet night but for these numbers."""
-    return _by_name(judge(replace(QUIET_NIGHT, **numbers), Worst(), thresholds, model=MODEL))
+    return _by_name(
+        judge(replace(QUIET_NIGHT, **numbers), Worst(), thresholds, Expected(model=MODEL))
+    )
 
 
 def _by_name(health: Health) -> dict[str, Finding]:
@@ -88,7 +92,7 @@ def test_severities_are_ordered_by_how_bad_they_are_and_not_as_text() -> None:
 
 
 def test_a_quiet_night_is_healthy_and_nothing_is_to_do() -> None:
-    judged = judge(QUIET_NIGHT, Worst(), DEFAULTS, model=MODEL)
+    judged = judge(QUIET_NIGHT, Worst(), DEFAULTS, Expected(model=MODEL))
     assert judged.severity is HEALTHY
     assert tuple(_by_name(judged)) == CHECKS
     assert {finding.severity for finding in judged.findings} == {HEALTHY}
@@ -107,8 +111,10 @@ def test_the_whole_is_as_bad_as_its_worst_check(name: str) -> None:
         "chunk_integrity": {"broken": 1},
         "chunk_sizes": {"cut_otherwise": 1},
         "search_words": {"words_uncounted_since": NOW - 3 * HOUR},
+        "budget": {"tokens_today": 800},
     }[name]
-    judged = judge(replace(QUIET_NIGHT, **bad), Worst(), DEFAULTS, model=MODEL)
+    expected = Expected(model=MODEL, tokens_a_day=1_000)
+    judged = judge(replace(QUIET_NIGHT, **bad), Worst(), DEFAULTS, expected)
     assert judged.severity is _by_name(judged)[name].severity
     assert judged.severity > HEALTHY
     assert _by_name(judged)[name].action is not None
@@ -247,13 +253,34 @@ def test_chunks_that_nobody_inspects_are_a_warning(ago: timedelta, severity: Sev
 
 
 def test_another_language_in_the_settings_is_a_warning_that_names_the_command() -> None:
-    judged = _by_name(judge(QUIET_NIGHT, Worst(), DEFAULTS, model=MODEL, language="german"))[
-        "search_words"
-    ]
+    judged = _by_name(
+        judge(QUIET_NIGHT, Worst(), DEFAULTS, Expected(model=MODEL, language="german"))
+    )["search_words"]
     assert judged.severity is WARNING
     assert "german" in judged.message
     assert "english" in judged.message
     assert "switch-language" in (judged.action or "")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "severity"),
+    [
+        ({"tokens_today": 799}, HEALTHY),
+        ({"tokens_today": 800}, WARNING),
+        ({"tokens_today": 700, "budget_spent_at": NOW, "pending": 3}, CRITICAL),
+        ({"tokens_today": 700, "budget_spent_at": NOW}, HEALTHY),  # nothing waits any more
+    ],
+)
+def test_a_budget_is_yellow_at_four_fifths_and_red_while_work_waits(
+    numbers: dict[str, Any], severity: Severity
+) -> None:
+    expected = Expected(model=MODEL, tokens_a_day=1_000)
+    judged = judge(replace(QUIET_NIGHT, **numbers), Worst(), DEFAULTS, expected)
+    found = _by_name(judged)["budget"]
+    assert found.severity is severity
+    assert ("EMBEDDING_DAILY_BUDGET" in (found.action or "")) == (severity is not HEALTHY)
+    without = _judged(**numbers)["budget"]
+    assert (without.severity, "no budget is set" in without.message) == (HEALTHY, True)
 
 
 def test_a_rate_that_is_too_low_does_not_read_as_enough() -> None:
@@ -304,7 +331,9 @@ def test_a_configuration_that_works_or_matters_to_nobody_is_healthy(
 
 def test_a_wrong_setting_comes_first_and_hides_no_other_check() -> None:
     numbers = replace(QUIET_NIGHT, dead_letters=51)
-    judged = judge(numbers, Worst(), DEFAULTS, model=None, setting_error="OPENAI_API_KEY is unset")
+    judged = judge(
+        numbers, Worst(), DEFAULTS, Expected(model=None, error="OPENAI_API_KEY is unset")
+    )
     findings = _by_name(judged)
     assert findings["configuration"].message == "OPENAI_API_KEY is unset"
     assert findings["configuration"].severity is findings["dead_letters"].severity is CRITICAL

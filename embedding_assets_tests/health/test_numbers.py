@@ -12,6 +12,7 @@ from embedding_assets.engine.errors import (
     ConfigurationError,
 )
 from embedding_assets.health import numbers as counted
+from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Finding, Health, Severity
 from embedding_assets.health.integrity import inspect
 from embedding_assets.health.judging import Thresholds, examine
@@ -36,7 +37,7 @@ def _numbers(database: Database) -> Numbers:
 
 
 def _activity(database: Database) -> Severity:
-    return _by_name(examine(database, DEFAULTS, model=None))["recent_activity"].severity
+    return _by_name(examine(database, DEFAULTS, Expected(model=None)))["recent_activity"].severity
 
 
 def _age(database: Database, span: str) -> None:
@@ -79,7 +80,7 @@ def test_every_number_is_counted_once_and_none_is_missing(database: Database) ->
         "pending": 0, "processing": 0, "completed": 0, "failed": 0, "dead_letter": 0,
     }  # fmt: skip
     assert {field.name for field in fields(numbers)} == {field.name for field in fields(Numbers)}
-    assert examine(database, DEFAULTS, model="any").severity is HEALTHY
+    assert examine(database, DEFAULTS, Expected(model="any")).severity is HEALTHY
 
 
 def test_counts_are_of_the_whole_tables(database: Database) -> None:
@@ -254,7 +255,7 @@ def test_runs_that_died_leave_work_due(night: Database) -> None:
     _age(night, "2 minutes")
     numbers = _numbers(night)
     assert (numbers.stale_claims, numbers.due) == (1, 1)
-    stale = _by_name(examine(night, DEFAULTS, model=None))["stale_claims"]
+    stale = _by_name(examine(night, DEFAULTS, Expected(model=None)))["stale_claims"]
     assert stale.severity is WARNING
     assert stale.items[0].startswith("new: held by run run, whose lease ended ")
     assert _activity(night) is HEALTHY
@@ -342,7 +343,7 @@ def test_a_configuration_error_is_red_until_something_is_embedded(
     database: Database, outcome: str
 ) -> None:
     def configuration() -> Finding:
-        return _by_name(examine(database, DEFAULTS, model=None))["configuration"]
+        return _by_name(examine(database, DEFAULTS, Expected(model=None)))["configuration"]
 
     with database.transaction() as connection:
         _attempt(connection, "published", "3 hours", embedded=5)
@@ -369,11 +370,11 @@ def test_a_refused_key_turns_the_check_red_and_a_good_one_green_again(
     with pytest.raises(ConfigurationError):
         embed()
     model = rows(database, "SELECT model FROM embedding_models")[0][0]
-    before = examine(database, DEFAULTS, model=model)
+    before = examine(database, DEFAULTS, Expected(model=model))
     assert _by_name(before)["configuration"].severity is CRITICAL
     api.faults = []
     embed()
-    assert examine(database, DEFAULTS, model=model).severity is HEALTHY
+    assert examine(database, DEFAULTS, Expected(model=model)).severity is HEALTHY
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kolkata"])
@@ -415,7 +416,7 @@ def test_examining_writes_nothing_and_names_the_worst(database: Database, embed:
         connection.execute("DELETE FROM transcript_chunks WHERE recording_id = 'good'")
     inspect(database)
     _add(database, "new")
-    judged = examine(database, DEFAULTS, model=None)
+    judged = examine(database, DEFAULTS, Expected(model=None))
     findings = _by_name(judged)
     assert findings["dead_letters"].items[0] == "dead-4: transient: x (waits for a person)"
     assert len(findings["dead_letters"].items) == 3
@@ -428,20 +429,20 @@ def test_examining_writes_nothing_and_names_the_worst(database: Database, embed:
 def test_health_survives_a_lost_row_of_progress(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute("TRUNCATE integrity_progress, integrity_findings")
-    assert examine(database, DEFAULTS, model=None).severity is HEALTHY
+    assert examine(database, DEFAULTS, Expected(model=None)).severity is HEALTHY
     inspect(database)
 
 
 def test_a_schema_that_is_not_there_is_a_configuration_error(empty_database_url: str) -> None:
     with Database(empty_database_url) as database, pytest.raises(ConfigurationError):
-        examine(database, DEFAULTS, model=None)
+        examine(database, DEFAULTS, Expected(model=None))
 
 
 def test_words_that_nobody_counts_are_a_warning_until_they_are_counted(
     database: Database, night: Database, embed: Embed
 ) -> None:
     def words() -> Finding:
-        return _by_name(examine(night, DEFAULTS, model=None))["search_words"]
+        return _by_name(examine(night, DEFAULTS, Expected(model=None)))["search_words"]
 
     def let_a_day_pass() -> None:
         _age(night, "1 day")
@@ -470,7 +471,9 @@ def test_words_that_nobody_counts_are_a_warning_until_they_are_counted(
 
 def test_what_is_cut_by_other_sizes_than_the_settings_is_counted(night: Database) -> None:
     def sizes(cut_as: str | None) -> Finding:
-        return _by_name(examine(night, DEFAULTS, model=None, cut_as=cut_as))["chunk_sizes"]
+        return _by_name(examine(night, DEFAULTS, Expected(model=None, cut_as=cut_as)))[
+            "chunk_sizes"
+        ]
 
     assert sizes(CHUNKING.name).severity is HEALTHY
     changed = sizes("100/10/120")

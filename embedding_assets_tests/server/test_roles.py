@@ -11,6 +11,7 @@ import pytest
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.sweeping import sweep
+from embedding_assets.health.configuration import Expected
 from embedding_assets.health.integrity import inspect
 from embedding_assets.health.judging import CHECKS, Thresholds, examine
 from embedding_assets.recorders.samples.generate import generate, write_jsonl
@@ -199,7 +200,9 @@ def test_owner_and_worker_see_the_queue_and_its_health(foreign: Site, role: str)
     assert json.loads(foreign.command(role, "monitor", "--json").stdout)["status"] == "healthy"
     with Database(foreign.url(role)) as database:
         health = examine(
-            database, Thresholds(), model=f"openai/text-embedding-3-small/{DIMENSIONS}"
+            database,
+            Thresholds(),
+            Expected(model=f"openai/text-embedding-3-small/{DIMENSIONS}"),
         )
     assert health.numbers is not None
     assert {finding.name for finding in health.findings} == set(CHECKS)

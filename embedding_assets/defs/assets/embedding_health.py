@@ -48,6 +48,7 @@ def embedding_health(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
         metadata={
             **figures(health.numbers, health.severity),
             "status": dg.MetadataValue.text(str(health.severity)),
+            "costs_today": dg.MetadataValue.md(_costs(health)),
             "reasons": dg.MetadataValue.text(_reasons(health)),
             "trends": dg.MetadataValue.md(f"![the last days](data:image/png;base64,{encoded})"),
         }
@@ -78,6 +79,16 @@ def figures(numbers: Numbers, severity: Severity) -> dict[str, dg.MetadataValue]
     if numbers.cost_today_usd is not None:
         figures["cost_today_usd"] = dg.MetadataValue.float(numbers.cost_today_usd)
     return figures
+
+
+def _costs(health: Health) -> str:
+    """A table of what each model cost today in each lane."""
+    lines = ["| model | lane | requests | tokens | US dollars |", "| --- | --- | --- | --- | --- |"]
+    for each in health.costs:
+        cost = "unknown" if each.cost_usd is None else f"{each.cost_usd:.4f}"
+        model = each.model.replace("|", " ")
+        lines.append(f"| {model} | {each.lane} | {each.requests} | {each.tokens} | {cost} |")
+    return "\n".join(lines) if health.costs else "nothing"
 
 
 def _reasons(health: Health) -> str:

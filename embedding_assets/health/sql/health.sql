@@ -76,7 +76,10 @@ CROSS JOIN (
 CROSS JOIN (
     SELECT coalesce(sum(requests), 0)::bigint AS requests_today,
            coalesce(sum(tokens), 0)::bigint AS tokens_today,
-           sum(cost_usd)::double precision AS cost_today_usd
+           sum(cost_usd)::double precision AS cost_today_usd,
+           CASE WHEN max(finished_at) FILTER (WHERE error_kind = 'budget')
+                    >= coalesce(max(finished_at) FILTER (WHERE embedded > 0), '-infinity')
+                THEN max(finished_at) FILTER (WHERE error_kind = 'budget') END AS budget_spent_at
     FROM embedding_attempts
     WHERE finished_at >= date_trunc('day', now(), 'UTC')
 ) AS today
@@ -105,6 +108,15 @@ LEFT JOIN LATERAL (
         WHERE succeeded.outcome = 'published' AND succeeded.embedded > 0
             AND succeeded.finished_at > failed.finished_at)
 ) AS refused ON true;
+
+-- name: costs_today()
+-- What was spent today (UTC), by model and lane.
+SELECT model, lane, sum(requests)::bigint AS requests, sum(tokens)::bigint AS tokens,
+       sum(cost_usd)::double precision AS cost_usd
+FROM embedding_attempts
+WHERE finished_at >= date_trunc('day', now(), 'UTC') AND (requests > 0 OR tokens > 0)
+    AND model IS NOT NULL
+GROUP BY model, lane ORDER BY tokens DESC, model, lane;
 
 -- name: worst_dead_letters(limit, max_recoveries)
 -- Dead letters, those that wait for a person first, then those that have waited longest.
