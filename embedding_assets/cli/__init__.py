@@ -7,6 +7,7 @@ import pydantic
 
 from embedding_assets.cli.changing import rechunk, switch_language, switch_model
 from embedding_assets.cli.embedding import retry, run, status
+from embedding_assets.cli.estimating import estimate
 from embedding_assets.cli.finding import evaluate, search
 from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.setup import demo, dev, init, stop, url
@@ -53,6 +54,7 @@ def main() -> None:
 COMMANDS: tuple[click.Command, ...] = (
     init,
     import_,
+    estimate,
     run,
     search,
     evaluate,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from embedding_assets.cli.estimating import print_estimate
 from embedding_assets.cli.finding import scores_table
 from embedding_assets.cli.terminal import as_json_option, err, out, spinner
 from embedding_assets.printing import printable
@@ -29,6 +30,7 @@ def switch_model(questions: Path | None) -> None:
     without it switches without embedding anything again.
     """
     from embedding_assets.engine.database import sql  # noqa: PLC0415
+    from embedding_assets.engine.estimating import estimate_model  # noqa: PLC0415
     from embedding_assets.engine.in_flight import Lane  # noqa: PLC0415
     from embedding_assets.engine.switching import fill_model  # noqa: PLC0415
     from embedding_assets.engine.switching import switch_model as switch  # noqa: PLC0415
@@ -42,6 +44,7 @@ def switch_model(questions: Path | None) -> None:
     asked = None if questions is None else read_questions(questions)
     with open_database(settings) as database:
         refused: list[str] = []
+        print_estimate(embedder.model, estimate_model(database, embedder))
         with spinner("embedding", "chunks") as progress:
             embedded = (switch if asked is None else fill_model)(
                 database,

@@ -314,3 +314,31 @@ def test_both_models_are_shown_side_by_side_and_nothing_is_switched(
     assert "0 chunks embedded" in cli("switch-model", env=environment).stdout
     assert _json(cli, "status")["model"].startswith("openai/text-embedding-3-large")
     cli("switch-model")
+
+
+def test_an_estimate_is_what_it_then_costs_and_changes_nothing(
+    cli: Checkout, api: LoopbackAPI, tmp_path: Path
+) -> None:
+    cli("run")
+    path = tmp_path / "calls.jsonl"
+    said = " ".join(f"We counted {n} crates of quinces in the northern store." for n in range(400))
+    path.write_text(_record("estimated", said) + "\n" + "{")
+    before = api.stats.requests
+    result = cli("estimate", path, "--json")
+    told = json.loads(result.stdout)
+    assert "not counted: " in result.stderr  # the line that is no recording
+    assert told["recordings"] == 1
+    assert told["new_chunks"] == told["chunks"] > 1
+    assert _json(cli, "estimate")["recordings"] == 0  # nothing was imported
+    cli("import", "-", given=_record("estimated", said))
+    due = _json(cli, "estimate")
+    assert {**due, "seconds": 0} == {**told, "seconds": 0}
+    assert api.stats.requests == before
+    tokens = api.stats.tokens
+    cli("run")
+    assert due["tokens"] == pytest.approx(api.stats.tokens - tokens, rel=0.15)
+    assert _json(cli, "estimate")["tokens"] == 0
+    other = json.loads(cli("estimate", "--model", "text-embedding-3-large", "--json").stdout)
+    assert other["model"].startswith("openai/text-embedding-3-large/")
+    assert other["chunks"] >= due["chunks"]
+    assert "only one of them" in cli("estimate", "--due", path, code=2).stderr
