@@ -7,6 +7,7 @@ from embedding_assets.defs.assets.retrieval_quality import retrieval_quality
 from embedding_assets.defs.assets.sources import fathom_calls, fathom_transcripts
 from embedding_assets.defs.assets.transcript_chunks import transcript_chunks
 from embedding_assets.defs.assets.vector_index import vector_index
+from embedding_assets.defs.batches import embed_in_batches
 from embedding_assets.defs.checks import health_checks
 from embedding_assets.defs.jobs import (
     check_health,
@@ -43,6 +44,7 @@ defs = dg.Definitions(
     jobs=[
         embed_recordings,
         embed_recording,
+        embed_in_batches,
         recover_dead_letters,
         sweep_vectors,
         count_words_job,

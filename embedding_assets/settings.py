@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     # What one day (UTC) may cost at most; a run takes no recording that would pass it.
     embedding_daily_budget_usd: float | None = Field(default=None, ge=0)
     embedding_daily_budget_tokens: int | None = Field(default=None, ge=0)
+    # From how many tokens due on they go into a batch at half price, which takes up to a day.
+    batch_from_tokens: int | None = Field(default=None, ge=1)
+    # For how long no worker sends what is in a batch.
+    batch_deadline_hours: float = Field(default=25.0, gt=0)
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
 
@@ -79,6 +83,7 @@ class Settings(BaseSettings):
     count_words_cron: str = "*/30 * * * *"
     snapshot_health_cron: str = "0 * * * *"
     maintain_vector_index_cron: str = "* * * * *"
+    embed_in_batches_cron: str = "*/10 * * * *"
     prune_runs_cron: str = "47 3 * * *"
     keep_runs_days: int = Field(default=30, ge=1)
     max_workers: int = Field(default=2, ge=1, le=100)

@@ -3,9 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from embedding_assets.engine.budget import Budget, Spending
 from embedding_assets.engine.chunking import ChunkSettings
+from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
@@ -17,6 +19,9 @@ from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
 from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.server.connections import application_url, open_database
 from embedding_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from embedding_assets.engine.batches import BatchLane  # brings the library of the API
 
 
 def index_builder(settings: Settings) -> Builder:
@@ -113,6 +118,33 @@ def _embedder(settings: Settings) -> Embedder:
             request_tokens=settings.embedding_max_request_tokens,
         ),
     )
+
+
+@contextlib.contextmanager
+def batch_lane(settings: Settings, database: Database) -> Iterator["BatchLane"]:
+    """The lane of batches.
+
+    Raises:
+        ConfigurationError: the provider has no batches, or a setting is wrong or missing.
+    """
+    from embedding_assets.engine.batches import BatchLane, BatchTimes  # noqa: PLC0415
+    from embedding_assets.engine.embedders.openai import OpenAIEmbedder  # noqa: PLC0415
+
+    embedder = build_embedder(settings)
+    if not isinstance(embedder, OpenAIEmbedder):
+        raise ConfigurationError(
+            "a batch needs EMBEDDING_PROVIDER=openai: unset BATCH_FROM_TOKENS, and run without"
+            " --batch"
+        )
+    most = budget(settings).in_tokens(embedder.price_per_million_tokens)
+    yield BatchLane(
+        database,
+        embedder,
+        chunk_settings(settings),
+        times=BatchTimes(deadline=timedelta(hours=settings.batch_deadline_hours)),
+        spending=None if most is None else Spending(database, most),
+    )
+    embedder.close()
 
 
 @contextlib.contextmanager

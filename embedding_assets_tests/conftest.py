@@ -81,10 +81,15 @@ def embed(database: Database, api: LoopbackAPI) -> Embed:
     """Embeds what is due, or these recordings, in a run of its own."""
 
     def embed(
-        *recording_ids: str, run_id: str = "run", embedder: Any = None, **settings: Any
+        *recording_ids: str,
+        run_id: str = "run",
+        embedder: Any = None,
+        waits: bool = False,
+        **settings: Any,
     ) -> list[Outcome]:
         claims = Claims(database, run_id, timedelta(minutes=5))
         run = EmbeddingRun(database, embedder or embedder_of(api), CHUNKING, claims, **settings)
-        return list(run.embed(claims.these(recording_ids) if recording_ids else claims.due()))
+        claimed = claims.these(recording_ids) if recording_ids else claims.due()
+        return list(run.embed(claimed, waits_for_batches=waits))
 
     return embed

@@ -28,6 +28,8 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
+from embedding_assets_tests.loopback_batches import LoopbackBatches
+
 MAX_INPUTS = 2_048
 MAX_TOKENS = 300_000
 MAX_INPUT_TOKENS = 8_192
@@ -141,6 +143,7 @@ class LoopbackAPI:
         self._models = models
         self._ignores_base64 = ignores_base64
         self.quota: Quota | None = None
+        self.batches: LoopbackBatches | None = None  # None: there is no batch API
         self._at_once = 0
         self._socket = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
@@ -193,14 +196,21 @@ class LoopbackAPI:
             self._at_once -= 1
 
     async def _answer(self, scope: Any, body: bytes, send: Any) -> None:
-        if (scope["method"], scope["path"]) == ("GET", "/_stats"):
-            await _send(send, 200, json.dumps(vars(self.stats)).encode())
-            return
-        if scope["path"] != "/v1/embeddings" or scope["method"] != "POST":
-            await _send(send, 404, _error("no such path"))
-            return
-        self.stats.requests += 1
         headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"]}
+        if scope["path"] == "/v1/embeddings" and scope["method"] == "POST":
+            await self._answer_embeddings(headers, body, send)
+            return
+        handled: tuple[int, bytes] | None = None
+        if (scope["method"], scope["path"]) == ("GET", "/_stats"):
+            handled = 200, json.dumps(vars(self.stats)).encode()
+        elif self.batches is not None:
+            handled = self.batches.handle(
+                scope["method"], scope["path"], headers, body, self._batch_answer
+            )
+        await _send(send, *(handled or (404, _error("no such path"))))
+
+    async def _answer_embeddings(self, headers: dict[str, str], body: bytes, send: Any) -> None:
+        self.stats.requests += 1
         self.stats.last_headers = headers
         request = json.loads(body)
         given = request["input"]
@@ -273,6 +283,13 @@ class LoopbackAPI:
         if request.get("dimensions", 1) > self._dimensions:
             return 400, _error("too many dimensions", param="dimensions")
         return None if _are_acceptable(inputs) else (400, _error("bad input", param="input"))
+
+    def _batch_answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request of a batch."""
+        text = request["input"]
+        self.stats.inputs[text_hash(text)] += 1
+        answer: dict[str, Any] = json.loads(self._embed(request, [text]))
+        return answer
 
     def _embed(self, request: dict[str, Any], inputs: Sequence[str]) -> bytes:
         dimensions = request.get("dimensions", self._dimensions)

@@ -23,14 +23,23 @@ from embedding_assets.settings import Settings
 @click.option(
     "--small-batch", is_flag=True, help="Insert vectors a few rows at a time (lane small_batch)."
 )
+@click.option(
+    "--batch",
+    is_flag=True,
+    help="Put what is due into the provider's batches: half the price, up to a day.",
+)
 @as_json_option
 @click.pass_context
-def run(ctx: click.Context, small_batch: bool, as_json: bool) -> None:
+def run(ctx: click.Context, small_batch: bool, batch: bool, as_json: bool) -> None:
     """Embed everything that is due, through Dagster, without a daemon.
 
     The run is one of the job embed_recordings and shows in the Dagster UI. What was embedded
-    before is not embedded again.
+    before is not embedded again. With --batch, run it again later, or let the schedule
+    embed_in_batches collect the answers.
     """
+    if batch:
+        send_batches(Settings(), as_json=as_json)
+        return
     summary = run_now(Settings(), small_batch=small_batch)
     if as_json:
         click.echo(json.dumps(summary.as_dict(), indent=2))
@@ -153,6 +162,31 @@ def status(as_json: bool) -> None:
             ),
             markup=False,
         )
+
+
+def send_batches(settings: Settings, *, as_json: bool) -> None:
+    """Sends what is due in batches, collects what has ended, and says what is open."""
+    from embedding_assets.cli.running import run_batches  # noqa: PLC0415
+    from embedding_assets.engine.database import sql  # noqa: PLC0415
+    from embedding_assets.server.connections import open_database  # noqa: PLC0415
+
+    stopped = run_batches(settings)
+    with open_database(settings) as database:
+        batches = database.retrying(lambda c: list(sql.open_batches(c)))
+    if as_json:
+        fields = ("batch_id", "model", "inputs", "provider_status", "created_at", "deadline")
+        report = [{name: getattr(each, name) for name in fields} for each in batches]
+        click.echo(json.dumps({"open": report, "stopped": stopped}, indent=2, default=str))
+        return
+    if stopped:
+        err.print(printable(stopped), style="yellow", markup=False)
+    for each in batches:
+        out.print(f"batch {each.batch_id}: {each.inputs:,} texts, {each.provider_status or 'new'}")
+    out.print(
+        f"{len(batches)} batches open: embed_in_batches collects their answers, or this command"
+        if batches
+        else "no batch is open; embedding-assets run publishes what they brought"
+    )
 
 
 def run_now(settings: Settings, *, small_batch: bool) -> Any:

@@ -80,6 +80,37 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
         return replace(summary, stopped=stopped)
 
 
+def run_batches(settings: Settings) -> str | None:
+    """Puts everything that is due into batches, as a run of the job `embed_in_batches`.
+
+    Gives why it stopped before that; None if it did not.
+
+    Raises:
+        ConfigurationError: the provider has no batches, or a setting is wrong.
+        EmbeddingAssetsError: the run failed.
+    """
+    os.environ.update(dagster_environment(settings))
+    from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
+    from embedding_assets.defs.runs import STOPPED_TAG  # noqa: PLC0415
+
+    with open_database(settings) as database, dg.DagsterInstance.get() as instance:
+        queue.reconcile(database)
+        result = defs.resolve_job_def("embed_in_batches").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            run_config={
+                "ops": {"advance_batches": {"config": {"submit": True}}},
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+        )
+        error = _failure(result)
+        if error is not None:
+            is_configuration = error[1].startswith("configuration: ")
+            raise (ConfigurationError if is_configuration else EmbeddingAssetsError)(error[1])
+        run = instance.get_run_by_id(result.run_id)
+        return None if run is None else run.tags.get(STOPPED_TAG)
+
+
 def _summary(
     database: Database, result: dg.ExecuteInProcessResult, started: float, error: str | None
 ) -> Summary:

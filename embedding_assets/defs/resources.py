@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,7 +12,10 @@ from embedding_assets.engine.session import Session
 from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import index_builder, index_policy, open_session
+from embedding_assets.wiring import batch_lane, index_builder, index_policy, open_session
+
+if TYPE_CHECKING:
+    from embedding_assets.engine.batches import BatchLane
 
 
 class EmbeddingEngine(dg.ConfigurableResource[None]):
@@ -27,6 +31,12 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
         """A connection to the application's database."""
         with open_database(Settings()) as database:
             yield database
+
+    @contextlib.contextmanager
+    def batch_lane(self, database: Database) -> Iterator["BatchLane"]:
+        """The lane of batches, for one run."""
+        with batch_lane(Settings(), database) as lane:
+            yield lane
 
     def index_builder(self) -> Builder:
         """What builds parts of the vector index; it connects when it does."""

@@ -13,6 +13,7 @@ PRUNED_JOBS = (
     "count_words",
     "snapshot_health",
     "sweep_vectors",
+    "embed_in_batches",
     "send_alert",
     "prune_runs",
 )

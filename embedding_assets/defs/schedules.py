@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from embedding_assets.defs.batches import embed_in_batches
 from embedding_assets.defs.jobs import (
     check_health,
     count_words_job,
@@ -18,6 +19,7 @@ from embedding_assets.defs.launching import UNFINISHED, living_workers, worker_r
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.workers import workers_wanted
 from embedding_assets.engine import queue, vector_index
+from embedding_assets.engine.batch_work import has_a_next_step, is_worth_a_batch
 from embedding_assets.settings import Settings
 
 
@@ -36,6 +38,9 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         """Requests as many workers as the due recordings need; reads only."""
         with engine.database() as database, database.transaction(snapshot=True) as connection:
             work = queue.work_waiting(connection)
+            goes_in_a_batch = is_worth_a_batch(connection, settings.batch_from_tokens)
+        if goes_in_a_batch:
+            return dg.SkipReason("so much is due that embed_in_batches takes it")
         living = living_workers(settings, context.instance, work.holders)
         wanted = workers_wanted(work.due, len(living), settings.max_workers)
         if not wanted:
@@ -110,7 +115,25 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("no part is worth building yet")
         return _one_at_a_time(context.instance, maintain_vector_index.name)
 
-    return [embed_pending, recover, sweep, prune, check, count, snapshot, maintain]
+    @dg.schedule(
+        name="embed_in_batches",
+        job=embed_in_batches,
+        cron_schedule=settings.embed_in_batches_cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Sends and collects batches; sends new ones from BATCH_FROM_TOKENS on.",
+    )
+    def in_batches(
+        context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
+    ) -> dg.RunRequest | dg.SkipReason:
+        with engine.database() as database, database.transaction(snapshot=True) as connection:
+            is_due = has_a_next_step(connection) or is_worth_a_batch(
+                connection, settings.batch_from_tokens
+            )
+        if not is_due:
+            return dg.SkipReason("no batch has a next step, and too little is due for a new one")
+        return _one_at_a_time(context.instance, embed_in_batches.name)
+
+    return [embed_pending, recover, in_batches, sweep, prune, check, count, snapshot, maintain]
 
 
 def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:

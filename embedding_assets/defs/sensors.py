@@ -31,6 +31,7 @@ from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.runs import ERROR_KIND_TAG
 from embedding_assets.defs.workers import relaunch, workers_wanted
 from embedding_assets.engine import queue, transcripts
+from embedding_assets.engine.batch_work import is_worth_a_batch
 from embedding_assets.engine.errors import ErrorKind
 from embedding_assets.health.alerts import Report, Send, decide, from_cursor, to_cursor
 from embedding_assets.health.channels import channels
@@ -60,16 +61,17 @@ def discover_recordings(
     context: dg.SensorEvaluationContext, engine: EmbeddingEngine
 ) -> dg.SensorResult | dg.SkipReason:
     """Adds and deletes partitions, at most so many a tick, and requests a worker if one is due."""
+    settings = Settings()
     with engine.database() as database, database.transaction(snapshot=True) as connection:
         recording_ids = transcripts.source_ids(connection)
         work = queue.work_waiting(connection)
+        goes_in_a_batch = is_worth_a_batch(connection, settings.batch_from_tokens)
     changes = partition_changes(
         recording_ids, context.instance.get_dynamic_partitions(RECORDINGS), work.held
     )
     # The sensor starts one worker; the schedule starts more.
-    settings = Settings()
     living = living_workers(settings, context.instance, work.holders)
-    start = workers_wanted(work.due, len(living), most=1)
+    start = 0 if goes_in_a_batch else workers_wanted(work.due, len(living), most=1)
     if not any(changes) and not start:
         return dg.SkipReason("every recording is a partition, and none waits for a worker")
     return dg.SensorResult(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
-from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders import Embedded, Embedder
 from embedding_assets.engine.errors import (
     BudgetSpentError,
@@ -71,6 +71,7 @@ class EmbeddingRun:
         self.stopped: str | None = None
         """Why this run stopped before everything due was done; None: it did not."""
         self._spending = spending
+        self._waits_for_batches = False
         self._over_budget: tuple[Recording, BudgetSpentError] | None = None
         self._patience = patience
         self._database = database
@@ -86,7 +87,9 @@ class EmbeddingRun:
         self._may_claim = True
         self._must_finish_first = False  # the rest is claimed only by a run that holds nothing
 
-    def embed(self, claimed: Iterable[Claim | None]) -> Iterator[Outcome]:
+    def embed(
+        self, claimed: Iterable[Claim | None], *, waits_for_batches: bool = False
+    ) -> Iterator[Outcome]:
         """Processes recordings as they are claimed; each outcome comes the moment it is committed.
 
         Recordings that are not finished when the caller stops, or when nothing can succeed, are
@@ -95,10 +98,13 @@ class EmbeddingRun:
         stop), what a killed process spent on recordings that it had not ended, and what could not
         be written because the database stayed away.
 
+        With `waits_for_batches`, recordings with texts in a batch are given back until it ends.
+
         Raises:
             ConfigurationError: nothing can succeed; no attempt was counted.
             TransientError: the database stayed away for longer than a step of work waits.
         """
+        self._waits_for_batches = waits_for_batches
         pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
         self._ends_at = time.monotonic() + self._patience.total_seconds()
         reason: ConfigurationError | None = None
@@ -170,9 +176,9 @@ class EmbeddingRun:
                 self._must_finish_first = True
                 continue
             recording = self._start(claim)
-            if recording is None:
+            if self._over_budget is not None:
                 self._may_claim = False
-            else:
+            elif recording is not None:
                 yield from self._end_those_of([recording])
 
     def _has_room(self) -> bool:
@@ -181,7 +187,8 @@ class EmbeddingRun:
     def _start(self, claim: Claim) -> Recording | None:
         """Reads and chunks the recording, and queues the texts that have no vector yet.
 
-        Gives None for a recording that does not fit into the budget of the day.
+        Gives None for a recording that is not worked on now: it does not fit into the budget of the
+        day, or waits for a batch.
         """
         # What failed before is handled with care from the start.
         lane = Lane.small_batch if claim.attempts or claim.crashes else self._lane
@@ -206,6 +213,10 @@ class EmbeddingRun:
             recording.lane = Lane.small_batch
         missing = sorted(chunks.keys() - stored, key=lambda each: chunks[each].index)
         planned = {each: self._embedder.planned_tokens(chunks[each].text) for each in missing}
+        if self._waits_for_batches and self._waits(claim, missing):
+            self._in_flight.remove(recording)
+            self._claims.end(claim)
+            return None
         try:
             self._require_budget(sum(planned.values()))
         except BudgetSpentError as error:
@@ -216,6 +227,23 @@ class EmbeddingRun:
             text = chunks[content_hash].text
             self._packer.add(Input(content_hash, text, planned[content_hash]))
         return recording
+
+    def _waits(self, claim: Claim, missing: list[bytes]) -> bool:
+        """Gives the recording back until its batch has ended, if one has texts of it."""
+
+        def wait_for_batch(connection: Connection) -> bool:
+            found = sql.in_open_batches(connection, model=self._embedder.model, hashes=missing)
+            until = max((row.deadline for row in found), default=None)
+            if until is not None:
+                sql.wait_for_batch(
+                    connection,
+                    recording_id=claim.recording_id,
+                    run_id=self._claims.run_id,
+                    until=until,
+                )
+            return until is not None
+
+        return bool(missing) and self._database.retrying(wait_for_batch)
 
     def _require_budget(self, planned: int) -> None:
         """Holds that a recording of so many planned tokens fits into the budget of the day.

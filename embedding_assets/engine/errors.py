@@ -35,6 +35,10 @@ class RequestTooLargeError(EmbeddingAssetsError):
     """The server takes smaller requests only; the same texts in parts may pass."""
 
 
+class AnswersGoneError(EmbeddingAssetsError):
+    """The provider no longer has a batch, or a file of it."""
+
+
 class StatementTimeoutError(EmbeddingAssetsError):
     """The database's statement_timeout ended a statement; a smaller one may pass."""
 

@@ -40,7 +40,8 @@ class Session:
 
     def due(self, time_budget: timedelta | None = None) -> Iterator[Outcome]:
         """Embeds what is due until nothing is, or until the time budget is spent."""
-        return self._run.embed(self._claims.due(time_budget=time_budget))
+        claims = self._claims.due(time_budget=time_budget)
+        return self._run.embed(claims, waits_for_batches=True)
 
     def these(self, recording_ids: Sequence[str]) -> Iterator[Outcome]:
         """Embeds these recordings in whatever state they are."""

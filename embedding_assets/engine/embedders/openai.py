@@ -161,11 +161,11 @@ class OpenAIEmbedder:
         tokens = 0
         try:
             vectors, tokens = retrying(self._ask_in_turn, texts, sent)
-            self._check(vectors)
+            self.check(vectors)
         except tenacity.RetryError as error:
-            failure = self._meaning(error.last_attempt.exception())
+            failure = self.meaning(error.last_attempt.exception())
         except (openai.OpenAIError, _BadAnswerError) as error:
-            failure = self._meaning(error)
+            failure = self.meaning(error)
         except EmbeddingAssetsError as error:
             failure = error
         else:
@@ -173,6 +173,20 @@ class OpenAIEmbedder:
         failure.requests, failure.tokens = sent.requests, tokens
         # Outside of the handler: the client's error, which may quote the key, must not ride along.
         raise failure
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What every request says of the model."""
+        parameters: dict[str, Any] = {"model": self._model}
+        if self._asks_dimensions:
+            parameters["dimensions"] = self.dimensions
+        return parameters
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """The library's client, one for all threads."""
+        with self._first_use:
+            return self._client
 
     @cached_property
     def _client(self) -> openai.OpenAI:
@@ -224,13 +238,8 @@ class OpenAIEmbedder:
 
     def _ask(self, texts: Sequence[str]) -> tuple[Vectors, int, Mapping[str, str]]:
         """One request; vectors of shape (texts, whatever the server gives), tokens, headers."""
-        with self._first_use:
-            client = self._client  # one for all threads
-        answer = client.embeddings.with_raw_response.create(
-            model=self._model,
-            input=list(texts),
-            encoding_format="base64",
-            dimensions=self.dimensions if self._asks_dimensions else openai.omit,
+        answer = self.client.embeddings.with_raw_response.create(
+            **self.parameters, input=list(texts), encoding_format="base64"
         )
         # Parsed here: the client would check every float of the answer against its types, and
         # takes twenty times as long for servers that do not know base64.
@@ -239,13 +248,13 @@ class OpenAIEmbedder:
             ordered = sorted(body["data"], key=lambda each: int(each["index"]))
             if [int(each["index"]) for each in ordered] != list(range(len(texts))):
                 raise _BadAnswerError("it is not one vector for each text")
-            vectors = np.stack([_decoded(each["embedding"]) for each in ordered])
+            vectors = np.stack([decoded(each["embedding"]) for each in ordered])
             tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise _BadAnswerError("it is not what the embeddings API answers") from None
         return vectors, tokens, answer.http_response.headers
 
-    def _check(self, vectors: Vectors) -> None:
+    def check(self, vectors: Vectors) -> None:
         """Raises for vectors that are not what was asked for."""
         if vectors.shape[1] != self.dimensions:
             raise ConfigurationError(
@@ -271,7 +280,7 @@ class OpenAIEmbedder:
             asked = retry_after(error.response.headers)
         return min(max(exponential(state), asked or 0.0), self._retries.longest_wait)
 
-    def _meaning(self, error: BaseException | None) -> EmbeddingAssetsError:
+    def meaning(self, error: BaseException | None) -> EmbeddingAssetsError:
         """What a failed call means, by type, status and code; never by the text, never with it."""
         if isinstance(error, openai.APIStatusError):
             return self._status_meaning(error)
@@ -392,7 +401,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _decoded(embedding: Any) -> Vectors:
+def decoded(embedding: Any) -> Vectors:
     """One vector, from base64 or, from servers that do not know that, from a list of numbers."""
     if isinstance(embedding, str):
         raw = base64.b64decode(embedding, validate=True)

@@ -1,0 +1,300 @@
+"""The batch lane on a server with files and batches: every state, killed between any two steps."""
+
+import multiprocessing
+import os
+import random
+import signal
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from embedding_assets.engine.batches import BatchLane, BatchLimits, BatchTimes
+from embedding_assets.engine.budget import Spending
+from embedding_assets.engine.database import Database
+from embedding_assets.engine.embedders.openai import OpenAIEmbedder
+from embedding_assets.engine.errors import BudgetSpentError, ConfigurationError
+from embedding_assets_tests.calls import (
+    CHUNKING,
+    DIMENSIONS,
+    Embed,
+    add_call,
+    embedder_of,
+    rows,
+    talk,
+)
+from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.loopback_batches import LoopbackBatches
+
+PRICE = 20.0
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["embedding_assets_tests.engine.test_batches"])
+NOW = BatchTimes(poll=timedelta(0), lease=timedelta(0), later=timedelta(0))
+
+
+@pytest.fixture
+def batches(api: LoopbackAPI) -> LoopbackBatches:
+    """The server's batch API."""
+    api.batches = LoopbackBatches()
+    return api.batches
+
+
+def _lane(database: Database, api: LoopbackAPI, **settings: Any) -> BatchLane:
+    embedder = embedder_of(api, price_per_million_tokens=PRICE)
+    return BatchLane(database, embedder, CHUNKING, **{"times": NOW, **settings})
+
+
+def _add(database: Database, recordings: int, turns: int = 12) -> None:
+    with database.transaction() as connection:
+        for number in range(recordings):
+            add_call(connection, f"r{number}", talk(f"r{number}", turns))
+
+
+def _run(lane: BatchLane, looks: int = 10) -> list[str]:
+    return [line for _ in range(looks) for line in lane.advance()]
+
+
+def _worker(embed: Embed, api: LoopbackAPI) -> list[Any]:
+    """What a worker does with what is due."""
+    return embed(embedder=embedder_of(api, price_per_million_tokens=PRICE), waits=True)
+
+
+def _completed(database: Database) -> int:
+    (row,) = rows(database, "SELECT count(*) FROM embedding_queue WHERE status = 'completed'")
+    return int(row[0])
+
+
+def _is_clean(database: Database, batches: LoopbackBatches) -> None:
+    assert rows(database, "SELECT count(*) FROM embedding_batch_inputs") == [(0,)]
+    assert rows(database, "SELECT count(*) FROM embedding_batches WHERE state <> 'ended'") == [(0,)]
+    assert batches.files == {}
+
+
+def test_a_batch_embeds_what_is_due_at_half_the_price(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 20)
+    lane = _lane(database, api)
+    assert "20 recordings" in (lane.plan() or "")
+    assert lane.plan() is None  # nothing else is due
+    assert _worker(embed, api) == []  # a worker leaves them alone
+    said = _run(lane)
+    assert any("completed" in line for line in said)
+    assert api.stats.requests == 0
+    outcomes = _worker(embed, api)
+    assert len(outcomes) == 20
+    assert sum(each.figures.requests for each in outcomes) == 0
+    assert _completed(database) == 20
+    assert api.stats.sent_twice == []
+    (spent,) = rows(
+        database,
+        "SELECT lane, sum(tokens) AS tokens, sum(cost_usd)::float AS cost FROM embedding_attempts"
+        " WHERE tokens > 0 GROUP BY 1",
+    )
+    assert spent == ("batch", batches.tokens, pytest.approx(batches.tokens * PRICE / 2e6))
+    _is_clean(database, batches)
+
+
+def test_a_changed_recording_waits_for_what_is_in_a_batch_and_sends_the_rest(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 2, turns=30)
+    lane = _lane(database, api)
+    lane.plan()
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE fathom_transcripts SET edited_text = 'Quite another thing'"
+            " WHERE recording_id = 'r0' AND position = 29"
+        )
+    assert _worker(embed, api) == []
+    assert _completed(database) == 0
+    _run(lane)
+    _worker(embed, api)
+    assert _completed(database) == 2
+    assert api.stats.sent_twice == []
+    _is_clean(database, batches)
+
+
+def test_a_person_may_embed_what_is_in_a_batch_and_its_answer_is_kept_all_the_same(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 2)
+    lane = _lane(database, api)
+    lane.plan()
+    _run(lane, 1)
+    embed("r0")
+    assert _completed(database) == 1
+    _run(lane)
+    _worker(embed, api)
+    assert _completed(database) == 2
+    _is_clean(database, batches)
+
+
+def test_after_the_deadline_workers_send_the_texts_and_the_answer_is_kept(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 3)
+    batches.steps = ("in_progress",) * 50 + ("completed",)
+    lane = _lane(database, api)
+    lane.plan()
+    _run(lane, 2)
+    with database.transaction() as connection:
+        connection.execute("UPDATE embedding_batches SET deadline = now() - interval '1 second';")
+        connection.execute("UPDATE embedding_queue SET next_attempt_at = now()")
+    _worker(embed, api)
+    assert _completed(database) == 3
+    _run(lane, 60)
+    _is_clean(database, batches)
+
+
+def test_what_expired_or_was_refused_is_left_to_the_workers_and_the_rest_is_kept(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 20)
+    batches.steps = ("validating", "in_progress", "expired")
+    batches.expires = lambda name: name[0] in "0123"
+    batches.refuses = lambda name: name[0] in "45"
+    lane = _lane(database, api)
+    lane.plan()
+    (ended,) = [line for line in _run(lane) if "embedded" in line]
+    assert "expired: " in ended
+    assert "were not answered" in ended
+    _worker(embed, api)
+    assert _completed(database) == 20
+    assert api.stats.sent_twice == []
+    assert batches.tokens > 0
+    assert api.stats.tokens > 0
+    totals = rows(database, "SELECT sum(tokens) FROM embedding_attempts")
+    assert totals == [(batches.tokens + api.stats.tokens,)]
+    _is_clean(database, batches)
+
+
+def test_too_much_enqueued_means_wait_and_another_failure_leaves_it_to_the_workers(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 3)
+    batches.fails = ["token_limit_exceeded", "token_limit_exceeded"]
+    lane = _lane(database, api)
+    lane.plan()
+    said = _run(lane, 20)
+    assert sum("too much enqueued" in line for line in said) == 2
+    _worker(embed, api)
+    assert _completed(database) == 3
+    assert api.stats.requests == 0
+    _add_more = [f"s{n}" for n in range(2)]
+    with database.transaction() as connection:
+        for name in _add_more:
+            add_call(connection, name, talk(name, 12))
+    batches.fails = ["invalid_json_line"]
+    lane.plan()
+    assert any("workers embed its texts" in line for line in _run(lane, 5))
+    _worker(embed, api)
+    assert _completed(database) == 5
+    assert api.stats.sent_twice == []
+    _is_clean(database, batches)
+
+
+def test_a_deleted_call_leaves_nothing_waiting(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 1)
+    lane = _lane(database, api)
+    lane.plan()
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM fathom_transcripts")
+        connection.execute("DELETE FROM fathom_calls")
+    _run(lane)
+    assert batches.created == 0
+    _worker(embed, api)
+    assert rows(database, "SELECT count(*) FROM embedding_queue") == [(0,)]
+    _is_clean(database, batches)
+
+
+def test_a_batch_holds_no_more_than_its_limits(
+    database: Database, api: LoopbackAPI, batches: LoopbackBatches
+) -> None:
+    _add(database, 10, turns=30)
+    lane = _lane(database, api, limits=BatchLimits(inputs=40))
+    while lane.plan():
+        pass
+    held = rows(database, "SELECT inputs FROM embedding_batches")
+    assert len(held) > 1
+    assert all(inputs <= 40 for (inputs,) in held)
+
+
+def test_a_server_without_batches_says_so(database: Database, api: LoopbackAPI) -> None:
+    _add(database, 1)
+    lane = _lane(database, api)
+    lane.plan()
+    with pytest.raises(ConfigurationError, match="no batch API"):
+        _run(lane, 1)
+
+
+def test_a_batch_keeps_to_the_budget(
+    database: Database, api: LoopbackAPI, batches: LoopbackBatches
+) -> None:
+    _add(database, 5)
+    with pytest.raises(BudgetSpentError):
+        _lane(database, api, spending=Spending(database, 10)).plan()
+    assert rows(database, "SELECT count(*) FROM embedding_batches") == [(0,)]
+
+
+class _Mortal(Database):
+    """A database whose process is killed at its n-th transaction, before or after the commit."""
+
+    def __init__(self, url: str, dies_at: int, *, after: bool) -> None:
+        super().__init__(url)
+        self._left = dies_at
+        self._after = after
+
+    def retrying(self, work: Any, **options: Any) -> Any:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = super().retrying(work, **options)
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+def mortal(database_url: str, api_url: str, dies_at: int, after: bool) -> None:
+    """Plans and advances batches in a process that does not live long."""
+    embedder = OpenAIEmbedder(
+        api_key="k", base_url=api_url, dimensions=DIMENSIONS, price_per_million_tokens=PRICE
+    )
+    with _Mortal(database_url, dies_at, after=after) as database:
+        lane = BatchLane(database, embedder, CHUNKING, times=NOW)
+        lane.plan()
+        _run(lane, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_killed_between_any_two_steps_nothing_is_paid_twice_lost_or_forgotten(  # noqa: PLR0917
+    database: Database,
+    database_url: str,
+    api: LoopbackAPI,
+    embed: Embed,
+    batches: LoopbackBatches,
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    _add(database, 4)
+    batches.steps = ("validating", "in_progress", "completed")
+    if chance.random() < 0.5:
+        batches.expires = lambda name: name[0] in "012"
+    for _ in range(2):
+        arguments = (database_url, api.base_url, chance.randint(1, 25), chance.random() < 0.5)
+        process = PROCESSES.Process(target=mortal, args=arguments)
+        process.start()
+        process.join(timeout=60)
+        assert process.exitcode in {0, -signal.SIGKILL}
+    lane = _lane(database, api)
+    lane.plan()
+    _run(lane)
+    _worker(embed, api)
+    assert _completed(database) == 4
+    assert api.stats.sent_twice == []
+    totals = rows(database, "SELECT coalesce(sum(tokens), 0) FROM embedding_attempts")
+    assert totals == [(batches.tokens + api.stats.tokens,)]
+    _is_clean(database, batches)
