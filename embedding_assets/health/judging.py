@@ -163,7 +163,8 @@ def _pending_backlog(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
         "pending_backlog",
         severity,
         f"{count(numbers.waiting, 'recording')} waiting, {numbers.processing:,} being worked on,"
-        f" {numbers.published_last_hour:,} published in the last hour",
+        f" {numbers.published_last_hour:,} published in the last hour"
+        + (f", {numbers.in_batches:,} in batches" if numbers.in_batches else ""),
         None
         if severity is Severity.HEALTHY
         else "nothing, if enough are published in an hour; else see that the Dagster daemon runs,"
@@ -173,6 +174,7 @@ def _pending_backlog(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
             "unqueued": numbers.unqueued,
             "due": numbers.due,
             "processing": numbers.processing,
+            "in_batches": numbers.in_batches,
         },
         worst.waiting,
     )

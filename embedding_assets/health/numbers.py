@@ -21,6 +21,7 @@ class Numbers:
 
     checked_at: datetime
     pending: int
+    in_batches: int  # recordings that wait for the answers of a batch
     processing: int
     completed: int
     failed: int

@@ -34,6 +34,7 @@ CHECKS = {
 JOBS = {
     "embed_recordings",
     "embed_recording",
+    "embed_in_batches",
     "recover_dead_letters",
     "sweep_vectors",
     "maintain_vector_index",
@@ -45,6 +46,7 @@ JOBS = {
 }
 SCHEDULES = {
     "embed_pending": "embed_recordings",
+    "embed_in_batches": "embed_in_batches",
     "recover_dead_letters": "recover_dead_letters",
     "sweep_vectors": "sweep_vectors",
     "maintain_vector_index": "maintain_vector_index",
@@ -116,6 +118,8 @@ def test_the_asset_is_partitioned_by_recording_and_launched_in_ranges_of_fifty()
         ("RECOVER_DEAD_LETTERS_CRON", "recover_dead_letters", "0 */6 * * *"),
         ("SWEEP_VECTORS_CRON", "sweep_vectors", "17 3 * * *"),
         ("CHECK_HEALTH_CRON", "check_health", "*/10 * * * *"),
+        ("EMBED_IN_BATCHES_CRON", "embed_in_batches", "*/10 * * * *"),
+        ("MAINTAIN_VECTOR_INDEX_CRON", "maintain_vector_index", "* * * * *"),
         ("COUNT_WORDS_CRON", "count_words", "*/30 * * * *"),
         ("SNAPSHOT_HEALTH_CRON", "snapshot_health", "0 * * * *"),
     ],

@@ -14,6 +14,7 @@ from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder
 from embedding_assets.engine.errors import BudgetSpentError, ConfigurationError
+from embedding_assets.health.numbers import measure
 from embedding_assets_tests.calls import (
     CHUNKING,
     DIMENSIONS,
@@ -77,6 +78,9 @@ def test_a_batch_embeds_what_is_due_at_half_the_price(
     lane = _lane(database, api)
     assert "20 recordings" in (lane.plan() or "")
     assert lane.plan() is None  # nothing else is due
+    with database.transaction(snapshot=True) as connection:
+        numbers = measure(connection)
+    assert (numbers.in_batches, numbers.pending, numbers.unfinished_since) == (20, 0, None)
     assert _worker(embed, api) == []  # a worker leaves them alone
     said = _run(lane)
     assert any("completed" in line for line in said)

@@ -26,6 +26,7 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 QUIET_NIGHT = Numbers(
     checked_at=NOW,
     pending=0,
+    in_batches=0,
     processing=0,
     completed=10_000,
     failed=0,

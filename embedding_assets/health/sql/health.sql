@@ -16,7 +16,8 @@ FROM (
 ) AS newest
 LEFT JOIN search_languages AS words ON words.is_live
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
+    SELECT count(*) FILTER (WHERE status = 'pending' AND NOT in_batch) AS pending,
+           count(*) FILTER (WHERE in_batch) AS in_batches,
            count(*) FILTER (WHERE status = 'processing') AS processing,
            count(*) FILTER (WHERE status = 'completed') AS completed,
            count(*) FILTER (WHERE status = 'failed') AS failed,
@@ -40,7 +41,8 @@ CROSS JOIN LATERAL (
            -- up before waits since the present claim or retry.
            min(CASE WHEN completed_at > enqueued_at OR attempts >= :max_attempts
                     THEN greatest(enqueued_at, started_at) ELSE enqueued_at END)
-               FILTER (WHERE status IN ('pending', 'processing', 'failed')) AS unfinished_since,
+               FILTER (WHERE status IN ('pending', 'processing', 'failed') AND NOT in_batch)
+               AS unfinished_since,
            count(*) FILTER (WHERE status = 'processing' AND lease_expires_at < now())
                AS stale_claims,
            coalesce(sum(chunk_count), 0)::bigint AS chunks,
@@ -49,7 +51,13 @@ CROSS JOIN LATERAL (
                 ELSE min(completed_at) FILTER (
                     WHERE chunk_count > 0 AND completed_at > words.counted_at) END
                AS words_uncounted_since
-    FROM embedding_queue
+    FROM (
+        -- A recording that waits for a batch is due at exactly the batch's deadline.
+        SELECT *, status IN ('pending', 'failed') AND next_attempt_at > now()
+                  AND next_attempt_at = ANY (ARRAY(
+                      SELECT deadline FROM embedding_batches WHERE state <> 'ended')) AS in_batch
+        FROM embedding_queue
+    ) AS queued
 ) AS recordings
 CROSS JOIN (
     SELECT count(*) AS unqueued
