@@ -86,6 +86,7 @@ class BatchLane:
             ConfigurationError: search reads the vectors of another model.
         """
         self._database.retrying(lambda c: register_model(c, self._embedder))
+        began_at = self._database.retrying(sql.database_time)
         texts: dict[bytes, str] = {}  # ids of recordings by hash
         waiting: list[str] = []
         tokens = size = 0
@@ -111,7 +112,7 @@ class BatchLane:
             model = self._embedder.model
             sql.plan_batch(
                 connection, batch_id=batch_id, model=model, inputs=len(texts), tokens=tokens,
-                deadline=deadline,
+                began_at=began_at, deadline=deadline,
             )  # fmt: skip
             sql.plan_inputs(
                 connection, batch_id=batch_id, model=model, hashes=list(texts),

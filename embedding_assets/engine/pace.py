@@ -335,7 +335,9 @@ class Pace:
         else:
             is_first = self._is_settled and self._refused_in_a_row == 1
             self._seconds_a_token *= LATER if is_first else MUCH_LATER
-        most = self._longest_wait / counted
+        # At most twice as long as it has been silent, so that a few refusals do not last for ever.
+        silent = max(self._first_wait, 2 * (self._clock() - self._answered_at))
+        most = min(self._longest_wait, silent) / counted
         self._seconds_a_token = min(self._seconds_a_token, most)
 
     def _backoff(self, planned: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from embedding_assets.engine.batch_work import is_worth_a_batch
 from embedding_assets.engine.batches import BatchLane, BatchLimits, BatchTimes
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.database import Database
@@ -97,6 +98,27 @@ def test_a_batch_embeds_what_is_due_at_half_the_price(
     )
     assert spent == ("batch", batches.tokens, pytest.approx(batches.tokens * PRICE / 2e6))
     _is_clean(database, batches)
+
+
+def test_what_a_batch_brought_is_the_workers_and_only_new_work_is_worth_another(
+    database: Database, api: LoopbackAPI, batches: LoopbackBatches
+) -> None:
+    def is_worth() -> bool:
+        with database.transaction(snapshot=True) as connection:
+            return is_worth_a_batch(connection, 100)
+
+    assert not is_worth()
+    _add(database, 5)
+    assert is_worth()
+    lane = _lane(database, api)
+    lane.plan()
+    assert not is_worth()
+    _run(lane)
+    assert batches.created == 1
+    assert not is_worth()  # due, but their vectors are there
+    with database.transaction() as connection:
+        add_call(connection, "new", talk("new", 20))
+    assert is_worth()
 
 
 def test_a_changed_recording_waits_for_what_is_in_a_batch_and_sends_the_rest(

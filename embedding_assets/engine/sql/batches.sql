@@ -18,10 +18,11 @@ WHERE status IN ('pending', 'failed') AND next_attempt_at <= now() AND crashes =
 ORDER BY next_attempt_at, recording_id
 LIMIT :limit;
 
--- name: plan_batch(batch_id, model, inputs, tokens, deadline)!
--- Writes a batch down before anything is sent.
-INSERT INTO embedding_batches (batch_id, model, state, inputs, planned_tokens, deadline)
-VALUES (:batch_id, :model, 'planned', :inputs, :tokens, :deadline);
+-- name: plan_batch(batch_id, model, inputs, tokens, began_at, deadline)!
+-- Writes a batch down before anything is sent; what is due was read when it began.
+INSERT INTO embedding_batches
+    (batch_id, model, state, inputs, planned_tokens, created_at, deadline)
+VALUES (:batch_id, :model, 'planned', :inputs, :tokens, :began_at, :deadline);
 
 -- name: plan_inputs(batch_id, model, hashes, recording_ids)!
 -- Puts texts into a batch, those that are in no other.
@@ -103,12 +104,15 @@ WHERE state = 'ended' AND ended_at > now() - interval '1 day'
 ORDER BY ended_at DESC LIMIT 1;
 
 -- name: due_characters(limit)$
--- Characters of what recordings due now say, counted until there are so many.
+-- Characters of what recordings say that are due and came or changed after the last batch was
+-- planned, counted until there are so many. What was due before is the workers'.
 SELECT coalesce(sum(characters), 0)::bigint FROM (
     SELECT length(said.text) AS characters
     FROM embedding_queue AS queued
     JOIN fathom_transcripts AS said ON said.recording_id::text = queued.recording_id
     WHERE queued.status IN ('pending', 'failed') AND queued.next_attempt_at <= now()
+        AND queued.enqueued_at > coalesce(
+            (SELECT max(created_at) FROM embedding_batches), '-infinity')
     LIMIT :limit
 ) AS counted;
 
@@ -124,3 +128,7 @@ UPDATE embedding_batches SET input_file = NULL WHERE batch_id = :batch_id;
 -- name: has_a_next_step()$
 -- Whether a batch is to be sent or looked at now.
 SELECT EXISTS (SELECT FROM embedding_batches WHERE state <> 'ended' AND not_before <= now());
+
+-- name: database_time()$
+-- The server's time.
+SELECT now();

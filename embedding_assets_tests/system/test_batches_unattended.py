@@ -1,0 +1,97 @@
+"""A hundred recordings through the batch lane, by the daemon alone."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from embedding_assets.engine.database import Database
+from embedding_assets.recorders.samples.generate import generate, write_jsonl
+from embedding_assets.server.connections import APPLICATION_DATABASE
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets_tests.calls import rows
+from embedding_assets_tests.checkout import BIN, Checkout
+from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.loopback_batches import LoopbackBatches
+from embedding_assets_tests.system.conftest import DIMENSIONS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+RECORDINGS = 100
+
+
+@dataclass
+class Unattended:
+    """A running daemon, the database, and the provider's server."""
+
+    checkout: Checkout
+    database: Database
+    api: LoopbackAPI
+    batches: LoopbackBatches
+
+
+@pytest.fixture
+def unattended() -> Iterator[Unattended]:
+    """A daemon that finds everything to do by itself; it ends with the test."""
+    folder = Path(tempfile.mkdtemp(prefix="ea-batch-"))
+    folder.chmod(0o711)  # as root, the server's user must get to its data
+    with LoopbackAPI(dimensions=DIMENSIONS) as api:
+        api.batches = batches = LoopbackBatches(steps=("validating", "completed"))
+        checkout = Checkout(
+            folder,
+            EMBEDDING_PROVIDER="openai",
+            EMBEDDING_DIMENSIONS=str(DIMENSIONS),
+            OPENAI_API_KEY="k",
+            OPENAI_BASE_URL=api.base_url,
+            BATCH_FROM_TOKENS="1000",
+            EMBED_IN_BATCHES_CRON="* * * * *",
+            EMBED_PENDING_CRON="* * * * *",
+        )
+        checkout("init")
+        home = folder / ".local"
+        with (home / "recordings.jsonl").open("w", encoding="utf-8") as file:
+            write_jsonl(generate(RECORDINGS, 0, 0), file)
+        checkout("import", home / "recordings.jsonl")
+        environment = {**os.environ, "PYTHONPATH": str(folder), **checkout.environment}
+        daemon = subprocess.Popen(
+            [str(BIN / "embedding-assets"), "dev", "--port", "0"],
+            cwd=folder,
+            env=environment,
+            stdout=(home / "dev.log").open("w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        server = EmbeddedPostgres(home)
+        try:
+            with Database(server.url(APPLICATION_DATABASE)) as database:
+                yield Unattended(checkout, database, api, batches)
+        finally:
+            for process in [*psutil.Process(daemon.pid).children(recursive=True), daemon]:
+                process.send_signal(signal.SIGKILL)
+            daemon.wait(timeout=30)
+            server.stop()
+
+
+def test_a_first_import_goes_through_a_batch_by_the_daemon_alone(unattended: Unattended) -> None:
+    query = "SELECT count(*) FROM embedding_queue WHERE status = 'completed'"
+    deadline = time.monotonic() + 420
+    while rows(unattended.database, query) != [(RECORDINGS,)]:
+        assert time.monotonic() < deadline, "not within seven minutes"
+        time.sleep(2)
+    assert unattended.api.stats.requests == 0  # not one request but those of the batch
+    assert unattended.batches.created >= 1
+    assert unattended.api.stats.sent_twice == []
+    spent = rows(
+        unattended.database,
+        "SELECT lane, sum(tokens) AS tokens FROM embedding_attempts WHERE tokens > 0 GROUP BY 1",
+    )
+    assert spent == [("batch", unattended.batches.tokens)]
+    shown = unattended.checkout("monitor", code=0).stdout
+    assert "batch" in shown
