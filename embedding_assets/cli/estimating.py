@@ -55,6 +55,8 @@ def estimate(
 def print_estimate(model: str, found: Any) -> None:
     """Tells an estimate in a line."""
     cost = "price unknown" if found.cost_usd is None else f"${found.cost_usd:,.4f}"
+    if found.batch_cost_usd:
+        cost += f" (${found.batch_cost_usd:,.4f} in batches)"
     time = "time unknown: this model has embedded nothing yet"
     if found.seconds is not None:
         minutes = round(found.seconds / 60)

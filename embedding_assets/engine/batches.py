@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from embedding_assets.engine.batch_work import DISCOUNT
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database, sql
@@ -29,7 +30,6 @@ from embedding_assets.engine.vectors import (
     stored_hashes,
 )
 
-DISCOUNT = 0.5  # a batch costs this share of the price
 LONGEST = timedelta(hours=24)  # the provider's own limit
 CANDIDATES = 5_000  # recordings looked at for one batch
 ROWS = 500  # vectors held in memory while answers are read
@@ -83,8 +83,10 @@ class BatchLane:
 
         Raises:
             BudgetSpentError: the batch would pass the budget of the day.
-            ConfigurationError: search reads the vectors of another model.
+            ConfigurationError: the server has no batch API, or search reads another model.
+            TransientError: the server is busy or away.
         """
+        self._api.require()
         self._database.retrying(lambda c: register_model(c, self._embedder))
         began_at = self._database.retrying(sql.database_time)
         texts: dict[bytes, str] = {}  # ids of recordings by hash

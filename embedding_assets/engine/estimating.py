@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from embedding_assets.engine.batch_work import DISCOUNT
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Database, sql
 from embedding_assets.engine.embedders import Embedder
@@ -22,6 +23,7 @@ class Estimate:
     new_chunks: int  # different texts that the model has no vector of
     tokens: int  # of these, as the model has counted others, else as this project counts
     cost_usd: float | None  # None: the price is not known
+    batch_cost_usd: float | None  # by the provider's batch API; None, too, for a local model
     seconds: float | None  # at the pace of the model's last attempts; None: there are none
 
 
@@ -92,11 +94,13 @@ def _estimate(
     seen = database.retrying(lambda c: sql.model_history(c, model=embedder.model))
     counted = round(tokens * (seen.counted_share or 1.0))
     price = embedder.price_per_million_tokens
+    cost = None if price is None else counted * price / 1e6
     return Estimate(
         recordings=recordings,
         chunks=chunks,
         new_chunks=new_chunks,
         tokens=counted,
-        cost_usd=None if price is None else counted * price / 1e6,
+        cost_usd=cost,
+        batch_cost_usd=None if cost is None or embedder.pace is None else cost * DISCOUNT,
         seconds=counted / seen.tokens_a_second if seen.tokens_a_second else None,
     )

@@ -190,6 +190,9 @@ def test_a_failed_recording_is_exit_code_1_and_shows_in_the_status(
     assert MARKER not in result.stdout + result.stderr
     (failure,) = _json(cli, "status")["latest_failures"]
     assert (failure["recording_id"], failure["error_kind"]) == ("refused", "invalid_input")
+    # Not left to its back-off: it would be embedded in the middle of another test.
+    assert _json(cli, "retry", "refused")["queued"] == ["refused"]
+    assert _json(cli, "run")["processed"] == 1
 
 
 CONFIGURATION = {

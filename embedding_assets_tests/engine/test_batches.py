@@ -250,10 +250,9 @@ def test_a_batch_holds_no_more_than_its_limits(
 
 def test_a_server_without_batches_says_so(database: Database, api: LoopbackAPI) -> None:
     _add(database, 1)
-    lane = _lane(database, api)
-    lane.plan()
     with pytest.raises(ConfigurationError, match="no batch API"):
-        _run(lane, 1)
+        _lane(database, api).plan()
+    assert rows(database, "SELECT count(*) FROM embedding_batches") == [(0,)]
 
 
 def test_a_batch_keeps_to_the_budget(

@@ -56,6 +56,11 @@ class BatchAPI:
     def __init__(self, embedder: OpenAIEmbedder) -> None:
         self._embedder = embedder
 
+    def require(self) -> None:
+        """Raises ConfigurationError unless the server has a batch API."""
+        with self._errors():
+            self._embedder.client.batches.list(limit=1)
+
     def request(self, custom_id: str, text: str) -> str:
         """One line of an input file."""
         body = {**self._embedder.parameters, "input": text, "encoding_format": "base64"}
