@@ -19,7 +19,7 @@ GRANT SELECT, UPDATE ON search_languages TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON search_lexemes TO embedding_worker;
 -- It keeps the list of the index's parts; the index itself is the owner's (INDEX_DATABASE_URL).
 GRANT SELECT, INSERT, UPDATE, DELETE ON vector_index_parts TO embedding_worker;
-GRANT SELECT, INSERT, UPDATE ON embedding_batches TO embedding_worker;
+GRANT SELECT, INSERT, UPDATE ON embedding_batches, embedding_accounts TO embedding_worker;
 GRANT SELECT, INSERT, DELETE ON embedding_batch_inputs TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON integrity_findings TO embedding_worker;
 GRANT SELECT, UPDATE ON integrity_progress TO embedding_worker;

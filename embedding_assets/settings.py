@@ -52,8 +52,9 @@ class Settings(BaseSettings):
     # What one day (UTC) may cost at most; a run takes no recording that would pass it.
     embedding_daily_budget_usd: float | None = Field(default=None, ge=0)
     embedding_daily_budget_tokens: int | None = Field(default=None, ge=0)
-    # From how many tokens due on they go into a batch at half price, which takes up to a day.
-    batch_from_tokens: int | None = Field(default=None, ge=1)
+    # From how many tokens due on they go into a batch at half price, which takes up to a day; 0:
+    # never. Without it, from what the account's own limit lets through in more than a day.
+    batch_from_tokens: int | None = Field(default=None, ge=0)
     # For how long no worker sends what is in a batch.
     batch_deadline_hours: float = Field(default=25.0, gt=0)
     openai_api_key: SecretStr | None = None

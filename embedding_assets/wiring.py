@@ -170,4 +170,4 @@ def open_session(
             patience=timedelta(seconds=settings.worker_seconds),
             spending=None if most is None else Spending(database, most),
         )
-        yield Session(database, claims, run)
+        yield Session(database, embedder, claims, run)

@@ -18,7 +18,13 @@ from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder
-from embedding_assets.engine.embedders.openai_batches import FINAL, BatchAPI, Line, ProviderBatch
+from embedding_assets.engine.embedders.openai_batches import (
+    FINAL,
+    BatchAPI,
+    Line,
+    NoBatchesError,
+    ProviderBatch,
+)
 from embedding_assets.engine.errors import AnswersGoneError, TransientError
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.transcripts import read_transcript
@@ -86,7 +92,7 @@ class BatchLane:
             ConfigurationError: the server has no batch API, or search reads another model.
             TransientError: the server is busy or away.
         """
-        self._api.require()
+        self._require_api()
         self._database.retrying(lambda c: register_model(c, self._embedder))
         began_at = self._database.retrying(sql.database_time)
         texts: dict[bytes, str] = {}  # ids of recordings by hash
@@ -155,6 +161,20 @@ class BatchLane:
         return len(self._database.retrying(lambda c: list(sql.open_batches(c))))
 
     # Before it is sent.
+
+    def _require_api(self) -> None:
+        """Raises ConfigurationError if the server has no batch API, and remembers it for ticks."""
+        try:
+            self._api.require()
+        except NoBatchesError:
+            self._remember(lacks=True)
+            raise
+        self._remember(lacks=False)
+
+    def _remember(self, *, lacks: bool) -> None:
+        self._database.retrying(
+            lambda c: sql.batches_lacking(c, model=self._embedder.model, lacks=lacks)
+        )
 
     def _candidates(self) -> Iterator[tuple[str, dict[bytes, str]]]:
         """Recordings that are due, and of each the texts that nobody embeds yet."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
-from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders import Embedded, Embedder
 from embedding_assets.engine.errors import (
     BudgetSpentError,
@@ -213,9 +213,9 @@ class EmbeddingRun:
             recording.lane = Lane.small_batch
         missing = sorted(chunks.keys() - stored, key=lambda each: chunks[each].index)
         planned = {each: self._embedder.planned_tokens(chunks[each].text) for each in missing}
-        if self._waits_for_batches and self._waits(claim, missing):
+        model = self._embedder.model
+        if self._waits_for_batches and self._claims.wait_for_batch(claim, model, missing):
             self._in_flight.remove(recording)
-            self._claims.end(claim)
             return None
         try:
             self._require_budget(sum(planned.values()))
@@ -227,23 +227,6 @@ class EmbeddingRun:
             text = chunks[content_hash].text
             self._packer.add(Input(content_hash, text, planned[content_hash]))
         return recording
-
-    def _waits(self, claim: Claim, missing: list[bytes]) -> bool:
-        """Gives the recording back until its batch has ended, if one has texts of it."""
-
-        def wait_for_batch(connection: Connection) -> bool:
-            found = sql.in_open_batches(connection, model=self._embedder.model, hashes=missing)
-            until = max((row.deadline for row in found), default=None)
-            if until is not None:
-                sql.wait_for_batch(
-                    connection,
-                    recording_id=claim.recording_id,
-                    run_id=self._claims.run_id,
-                    until=until,
-                )
-            return until is not None
-
-        return bool(missing) and self._database.retrying(wait_for_batch)
 
     def _require_budget(self, planned: int) -> None:
         """Holds that a recording of so many planned tokens fits into the budget of the day.

@@ -141,6 +141,13 @@ class Pace:
             return self._allowed_size()
 
     @property
+    def told_tokens_per_minute(self) -> int | None:
+        """The account's limit as the server tells it; None if it has not told one."""
+        with self._changed:
+            told = self._told.get("tokens")
+            return None if told is None else round(told.capacity)
+
+    @property
     def delay(self) -> float:
         """Seconds until the next request may leave, by what is known now."""
         with self._changed:

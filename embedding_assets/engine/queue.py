@@ -102,6 +102,23 @@ class Claims:
         """Notes that this run holds the recording no longer."""
         self._held.pop(claim.recording_id, None)
 
+    def wait_for_batch(self, claim: Claim, model: str, hashes: Sequence[bytes]) -> bool:
+        """Gives the recording back until the batch has ended that has texts of it, if one has."""
+
+        def wait(connection: Connection) -> bool:
+            found = sql.in_open_batches(connection, model=model, hashes=list(hashes))
+            until = max((row.deadline for row in found), default=None)
+            if until is not None:
+                sql.wait_for_batch(
+                    connection, recording_id=claim.recording_id, run_id=self.run_id, until=until
+                )
+            return until is not None
+
+        if not hashes or not self._database.retrying(wait):
+            return False
+        self.end(claim)
+        return True
+
     def take_over(self, dead_run: str) -> None:
         """Frees what a run holds that is known to have ended, without waiting for its leases."""
         self._database.retrying(lambda c: self._expire(c, dead_run))

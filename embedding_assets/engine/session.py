@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from embedding_assets.engine import mending, queue, transcripts
-from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.queue import Claims
@@ -13,8 +14,11 @@ from embedding_assets.engine.queue import Claims
 class Session:
     """One run's work: everything it needs, opened; what it still holds at the end is given back."""
 
-    def __init__(self, database: Database, claims: Claims, run: EmbeddingRun) -> None:
+    def __init__(
+        self, database: Database, embedder: Embedder, claims: Claims, run: EmbeddingRun
+    ) -> None:
         self._database = database
+        self._embedder = embedder
         self._claims = claims
         self._run = run
 
@@ -41,7 +45,19 @@ class Session:
     def due(self, time_budget: timedelta | None = None) -> Iterator[Outcome]:
         """Embeds what is due until nothing is, or until the time budget is spent."""
         claims = self._claims.due(time_budget=time_budget)
-        return self._run.embed(claims, waits_for_batches=True)
+        try:
+            yield from self._run.embed(claims, waits_for_batches=True)
+        finally:
+            self._remember_limit()
+
+    def _remember_limit(self) -> None:
+        """Writes down the account's limit, which decides how much is worth a batch."""
+        pace = self._embedder.pace
+        limit = None if pace is None else pace.told_tokens_per_minute
+        if limit is not None:
+            self._database.retrying(
+                lambda c: sql.limit_told(c, model=self._embedder.model, tokens_per_minute=limit)
+            )
 
     def these(self, recording_ids: Sequence[str]) -> Iterator[Outcome]:
         """Embeds these recordings in whatever state they are."""

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from embedding_assets.engine.batch_work import is_worth_a_batch
+from embedding_assets.engine.batch_work import MINUTES_OF_A_BATCH, is_worth_a_batch
 from embedding_assets.engine.batches import BatchLane, BatchLimits, BatchTimes
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import BudgetSpentError, ConfigurationError
+from embedding_assets.engine.queue import Claims
+from embedding_assets.engine.session import Session
 from embedding_assets.health.numbers import measure
 from embedding_assets_tests.calls import (
     CHUNKING,
@@ -25,7 +28,7 @@ from embedding_assets_tests.calls import (
     rows,
     talk,
 )
-from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.loopback_api import LoopbackAPI, Quota
 from embedding_assets_tests.loopback_batches import LoopbackBatches
 
 PRICE = 20.0
@@ -253,6 +256,41 @@ def test_a_server_without_batches_says_so(database: Database, api: LoopbackAPI) 
     with pytest.raises(ConfigurationError, match="no batch API"):
         _lane(database, api).plan()
     assert rows(database, "SELECT count(*) FROM embedding_batches") == [(0,)]
+
+
+def test_a_small_account_takes_the_batch_lane_by_itself_unless_its_server_has_none(
+    database: Database, database_url: str, api: LoopbackAPI
+) -> None:
+    def is_worth(from_tokens: int | None = None) -> bool:
+        with database.transaction(snapshot=True) as connection:
+            return is_worth_a_batch(connection, from_tokens)
+
+    api.quota = Quota(tokens=1_000, minute=1.0)
+    _add(database, 1)
+    with Database(database_url) as other:
+        embedder = embedder_of(api)
+        claims = Claims(other, "run", timedelta(minutes=5))
+        run = EmbeddingRun(other, embedder, CHUNKING, claims)
+        list(Session(other, embedder, claims, run).due())  # the server tells its limit
+    assert rows(database, "SELECT tokens_per_minute FROM embedding_accounts") == [(1_000,)]
+    _add_long(database, 1_000 * MINUTES_OF_A_BATCH * 4 - 1_000)
+    assert not is_worth()
+    _add_long(database, 2_000)
+    assert is_worth()
+    assert not is_worth(0)
+    with pytest.raises(ConfigurationError):
+        _lane(database, api).plan()
+    assert not is_worth()
+    assert not is_worth(1)
+    api.batches = LoopbackBatches()
+    _lane(database, api)._require_api()  # a newer server
+    assert is_worth()
+
+
+def _add_long(database: Database, characters: int) -> None:
+    with database.transaction() as connection:
+        (number,) = rows(database, "SELECT count(*) FROM fathom_calls")
+        add_call(connection, f"long{number[0]}", ["word " * (characters // 5)])
 
 
 def test_a_batch_keeps_to_the_budget(

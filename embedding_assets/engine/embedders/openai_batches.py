@@ -144,6 +144,10 @@ class BatchAPI:
         return _Errors(self._embedder)
 
 
+class NoBatchesError(ConfigurationError):
+    """The server has no batch API."""
+
+
 class _Errors:
     """Turns the client's errors into this project's."""
 
@@ -161,7 +165,7 @@ class _Errors:
             path = error.request.url.path
         if isinstance(error, openai.APIStatusError) and error.status_code in {404, 405}:
             if path.rstrip("/").endswith(("/batches", "/files")):
-                raise ConfigurationError(
+                raise NoBatchesError(
                     "the server of OPENAI_BASE_URL has no batch API: unset BATCH_FROM_TOKENS, and"
                     " run without --batch"
                 ) from None

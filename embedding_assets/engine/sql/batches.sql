@@ -132,3 +132,23 @@ SELECT EXISTS (SELECT FROM embedding_batches WHERE state <> 'ended' AND not_befo
 -- name: database_time()$
 -- The server's time.
 SELECT now();
+
+-- name: limit_told(model, tokens_per_minute)!
+-- Remembers the limit of an account.
+INSERT INTO embedding_accounts AS known (model, tokens_per_minute)
+VALUES (:model, :tokens_per_minute)
+ON CONFLICT (model) DO UPDATE
+    SET tokens_per_minute = EXCLUDED.tokens_per_minute, told_at = now()
+    WHERE known.tokens_per_minute IS DISTINCT FROM EXCLUDED.tokens_per_minute;
+
+-- name: batches_lacking(model, lacks)!
+-- Remembers whether the server of a model has a batch API.
+INSERT INTO embedding_accounts AS known (model, lacks_batches) VALUES (:model, :lacks)
+ON CONFLICT (model) DO UPDATE SET lacks_batches = EXCLUDED.lacks_batches, told_at = now()
+    WHERE known.lacks_batches <> EXCLUDED.lacks_batches;
+
+-- name: live_account()^
+-- What is known of the account of the model that search reads.
+SELECT account.tokens_per_minute, account.lacks_batches
+FROM embedding_accounts AS account JOIN embedding_models AS live USING (model)
+WHERE live.is_live;

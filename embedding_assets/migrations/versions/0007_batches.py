@@ -39,6 +39,14 @@ CREATE TABLE embedding_batch_inputs (
 );
 CREATE INDEX embedding_batch_inputs_batch ON embedding_batch_inputs (batch_id);
 
+-- What the server of a model has told of the account, as far as it is worth remembering.
+CREATE TABLE embedding_accounts (
+    model text PRIMARY KEY,
+    tokens_per_minute bigint CHECK (tokens_per_minute > 0),
+    lacks_batches boolean NOT NULL DEFAULT false,
+    told_at timestamptz NOT NULL DEFAULT now()
+);
+
 ALTER TABLE embedding_attempts DROP CONSTRAINT embedding_attempts_lane_check,
     ADD CONSTRAINT embedding_attempts_lane_check
         CHECK (lane IN ('standard', 'small_batch', 'batch'));
@@ -58,4 +66,4 @@ def downgrade() -> None:
         " ADD CONSTRAINT embedding_attempts_lane_check"
         " CHECK (lane IN ('standard', 'small_batch'))"
     )
-    op.execute("DROP TABLE embedding_batch_inputs, embedding_batches")
+    op.execute("DROP TABLE embedding_batch_inputs, embedding_batches, embedding_accounts")
