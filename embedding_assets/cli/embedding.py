@@ -183,7 +183,7 @@ def send_batches(settings: Settings, *, as_json: bool) -> None:
     for each in batches:
         out.print(f"batch {each.batch_id}: {each.inputs:,} texts, {each.provider_status or 'new'}")
     out.print(
-        f"{len(batches)} batches open: embed_in_batches collects their answers, or this command"
+        "embed_in_batches collects the answers of what is open; so does this command, again"
         if batches
         else "no batch is open; embedding-assets run publishes what they brought"
     )
@@ -216,7 +216,8 @@ def print_summary(summary: Any) -> None:
     if not summary.processed and not summary.failed and summary.success and not summary.stopped:
         left = summary.pending_remaining
         out.print(
-            f"nothing to embed now: {left} recordings wait after a failure, or are in other hands"
+            f"nothing to embed now: {left} recordings wait after a failure or for a batch,"
+            " or another run has them"
             if left
             else "nothing to embed: every recording is up to date"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from embedding_assets.cli.terminal import as_json_option, err, out, spinner
@@ -202,10 +202,10 @@ def evaluate(questions: Path, within: bool, as_json: bool) -> None:
 
 def scores_table(scores: Sequence[Any], models: Sequence[str] = ()) -> Table:
     """A line for each mode; with the models that were asked, one for each, in a column before."""
-    columns = ["mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10"]
+    columns: list[Any] = ["mode", "questions", "hit@1", "hit@5", "MRR", "nDCG@10"]
     names = [[model] for model in models] or [[] for _ in scores]
     if models:
-        columns.insert(0, "model")
+        columns.insert(0, Column("model", overflow="fold"))
     table = Table(*columns, caption="per cent, in brackets the 95 % confidence interval")
     for name, each in zip(names, scores, strict=True):
         figures = (each.hit_at_1, each.hit_at_5, each.mrr, each.ndcg_at_10)

@@ -56,7 +56,7 @@ class BatchTimes:
     """How long things last."""
 
     deadline: timedelta = LONGEST + timedelta(hours=1)  # then workers send the texts themselves
-    poll: timedelta = timedelta(seconds=30)  # and not before the schedule asks
+    poll: timedelta = timedelta(seconds=5)  # and not before the schedule asks
     lease: timedelta = timedelta(minutes=5)  # a step of a killed process is taken over after it
     later: timedelta = timedelta(minutes=30)  # when too much is enqueued at the provider
 
