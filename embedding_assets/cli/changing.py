@@ -22,12 +22,16 @@ from embedding_assets.settings import Settings
     metavar="QUESTIONS",
     help="Do not switch: ask these questions of both models and show how well each answers.",
 )
-def switch_model(questions: Path | None) -> None:
+@click.option(
+    "--batch", is_flag=True, help="By the provider's batches, at half the price; run it again."
+)
+def switch_model(questions: Path | None, batch: bool) -> None:
     """Embed everything with the model of the settings, then let search read that one.
 
     Search keeps reading the old model until the new one has every vector; interrupted, it
     continues where it stopped. With --evaluate, search stays with the old model, and the command
-    without it switches without embedding anything again.
+    without it switches without embedding anything again. With --batch, the same command again
+    collects the answers, and switches when all are there.
     """
     from embedding_assets.engine.database import sql  # noqa: PLC0415
     from embedding_assets.engine.estimating import estimate_model  # noqa: PLC0415
@@ -45,6 +49,10 @@ def switch_model(questions: Path | None) -> None:
     with open_database(settings) as database:
         refused: list[str] = []
         print_estimate(embedder.model, estimate_model(database, embedder))
+        waiting = batches_of(settings, database, sends=batch)
+        if waiting:
+            out.print(f"{waiting}; then run embedding-assets switch-model --batch again")
+            return
         with spinner("embedding", "chunks") as progress:
             embedded = (switch if asked is None else fill_model)(
                 database,
@@ -62,6 +70,21 @@ def switch_model(questions: Path | None) -> None:
             out.print(f"{len(refused)} chunks have no vector of {embedder.model}")
         if asked is not None:
             compare_models(settings, database, asked, live, embedder)
+
+
+def batches_of(settings: Settings, database: Any, *, sends: bool) -> str | None:
+    """Sends what is missing in batches, if told to; says how many are open, None if none is."""
+    from embedding_assets.wiring import batch_lane, build_embedder  # noqa: PLC0415
+
+    if build_embedder(settings).pace is None and not sends:
+        return None
+    with batch_lane(settings, database) as lane:
+        while sends and (planned := lane.plan_model()):
+            out.print(planned)
+        if sends or lane.open:
+            for step in lane.advance():
+                out.print(step)
+        return f"{lane.open} batches of this model are open" if lane.open else None
 
 
 def compare_models(

@@ -36,6 +36,8 @@ def advance_batches(
     from_tokens = Settings().batch_from_tokens
     try:
         with engine.database() as database, engine.batch_lane(database) as lane:
+            for step in lane.advance():
+                context.log.info(step)
             submits = config.submit or database.retrying(
                 lambda c: is_worth_a_batch(c, from_tokens), snapshot=True
             )

@@ -94,11 +94,32 @@ class BatchLane:
         """
         self._require_api()
         self._database.retrying(lambda c: register_model(c, self._embedder))
+        return self._plan(self._candidates(), let_wait=True)
+
+    def plan_model(self) -> str | None:
+        """Puts what is published and has no vector of this model into a new batch.
+
+        The model need not be live. None: there is nothing left that is in no batch.
+
+        Raises:
+            As `plan`, but for another model being live.
+        """
+        self._require_api()
+        self._database.retrying(
+            lambda c: sql.add_model(
+                c, model=self._embedder.model, dimensions=self._embedder.dimensions
+            )
+        )
+        return self._plan(self._published(), let_wait=False)
+
+    def _plan(
+        self, candidates: Iterator[tuple[str, dict[bytes, str]]], *, let_wait: bool
+    ) -> str | None:
         began_at = self._database.retrying(sql.database_time)
         texts: dict[bytes, str] = {}  # ids of recordings by hash
         waiting: list[str] = []
         tokens = size = 0
-        for recording_id, new in self._candidates():
+        for recording_id, new in candidates:
             more = sum(len(text.encode()) + self._limits.request_bytes for text in new.values())
             is_full = (
                 len(texts) + len(new) > self._limits.inputs or size + more > self._limits.file_bytes
@@ -126,10 +147,11 @@ class BatchLane:
                 connection, batch_id=batch_id, model=model, hashes=list(texts),
                 recording_ids=list(texts.values()),
             )  # fmt: skip
-            sql.let_wait(connection, recording_ids=waiting, until=deadline)
+            if let_wait:
+                sql.let_wait(connection, recording_ids=waiting, until=deadline)
 
         self._database.retrying(write_down)
-        return f"{len(texts):,} texts of {len(waiting):,} recordings planned for a batch"
+        return f"{len(texts):,} texts of {len(set(waiting)):,} recordings planned for a batch"
 
     def advance(self) -> Iterator[str]:
         """Takes the next step of every batch that has one; tells what was done.
@@ -138,12 +160,14 @@ class BatchLane:
             ConfigurationError: the server has no batch API, or refuses the key.
         """
         for batch in self._database.retrying(lambda c: list(sql.open_batches(c))):
+            if batch.model != self._embedder.model:
+                continue
             taken = self._database.retrying(
                 lambda c, id=batch.batch_id: sql.take_batch(  # type: ignore[misc]
                     c, batch_id=id, lease=self._times.lease
                 )
             )
-            if taken is None or taken.model != self._embedder.model:
+            if taken is None:
                 continue
             try:
                 yield f"batch {taken.batch_id}: {self._step(taken)}"
@@ -157,8 +181,9 @@ class BatchLane:
 
     @property
     def open(self) -> int:
-        """How many batches have not ended."""
-        return len(self._database.retrying(lambda c: list(sql.open_batches(c))))
+        """How many batches of this model have not ended."""
+        batches = self._database.retrying(lambda c: list(sql.open_batches(c)))
+        return sum(batch.model == self._embedder.model for batch in batches)
 
     # Before it is sent.
 
@@ -196,6 +221,28 @@ class BatchLane:
             new = {h: text for h, text in texts.items() if h not in stored and h not in elsewhere}
             if new or elsewhere:
                 yield row.recording_id, new
+
+    def _published(self) -> Iterator[tuple[str, dict[bytes, str]]]:
+        """Published texts that this model has no vector of and no batch has, each with a call."""
+        model, after = self._embedder.model, b""
+        while rows := self._database.retrying(
+            lambda c, after=after: list(  # type: ignore[misc]
+                sql.texts_without_vector(c, model=model, after=after, limit=ROWS)
+            )
+        ):
+            hashes = [bytes(row.content_hash) for row in rows]
+            elsewhere = {
+                bytes(each.content_hash)
+                for each in self._database.retrying(
+                    lambda c, hashes=hashes: list(  # type: ignore[misc]
+                        sql.in_open_batches(c, model=model, hashes=hashes)
+                    )
+                )
+            }
+            for content_hash, row in zip(hashes, rows, strict=True):
+                if content_hash not in elsewhere:
+                    yield row.recording_id, {content_hash: row.chunk_text}
+            after = hashes[-1]
 
     def _texts(self, recording_id: str) -> dict[bytes, str]:
         transcript = self._database.retrying(

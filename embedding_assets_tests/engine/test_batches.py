@@ -18,6 +18,8 @@ from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import BudgetSpentError, ConfigurationError
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.session import Session
+from embedding_assets.engine.switching import switch_model
+from embedding_assets.engine.vectors import InsertBatch
 from embedding_assets.health.numbers import measure
 from embedding_assets_tests.calls import (
     CHUNKING,
@@ -249,6 +251,29 @@ def test_a_batch_holds_no_more_than_its_limits(
     held = rows(database, "SELECT inputs FROM embedding_batches")
     assert len(held) > 1
     assert all(inputs <= 40 for (inputs,) in held)
+
+
+def test_another_model_is_filled_by_a_batch_beside_the_live_one(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 10)
+    embed()
+    paid = sum(api.stats.inputs.values())
+    new = embedder_of(
+        api, model="text-embedding-3-large", dimensions=16, price_per_million_tokens=PRICE
+    )
+    lane = BatchLane(database, new, CHUNKING, times=NOW)
+    assert "10 recordings" in (lane.plan_model() or "")
+    assert lane.plan_model() is None
+    assert lane.open == 1
+    _run(lane)
+    assert lane.open == 0
+    assert sum(api.stats.inputs.values()) == 2 * paid
+    requests = api.stats.requests
+    assert switch_model(database, new, InsertBatch(50)) == 0
+    assert api.stats.requests == requests
+    assert rows(database, "SELECT model FROM embedding_models WHERE is_live") == [(new.model,)]
+    _is_clean(database, batches)
 
 
 def test_a_server_without_batches_says_so(database: Database, api: LoopbackAPI) -> None:
