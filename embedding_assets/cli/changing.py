@@ -84,7 +84,7 @@ def batches_of(settings: Settings, database: Any, *, sends: bool) -> str | None:
         if sends or lane.open:
             for step in lane.advance():
                 out.print(step)
-        return f"{lane.open} batches of this model are open" if lane.open else None
+        return f"batches of this model that are open: {lane.open}" if lane.open else None
 
 
 def compare_models(
