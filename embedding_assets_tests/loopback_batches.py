@@ -22,6 +22,7 @@ class LoopbackBatches:
     fails: list[str] = field(default_factory=list)  # codes with which the next batches fail
     expires: Callable[[str], bool] = lambda _: False  # which custom ids get no answer in time
     refuses: Callable[[str], bool] = lambda _: False
+    refuses_creation: bool = False
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     created: int = 0
@@ -74,6 +75,9 @@ class LoopbackBatches:
     def _batches(
         self, method: str, rest: list[str], body: bytes, embed: Embed
     ) -> tuple[int, bytes]:
+        if method == "POST" and not rest and self.refuses_creation:
+            error = {"message": "no", "code": "invalid_request", "param": None}
+            return 400, _json({"error": error})
         if method == "POST" and not rest:
             return 200, _json(_shown(self._create(json.loads(body))))
         if not rest:

@@ -25,7 +25,7 @@ from embedding_assets.engine.embedders.openai_batches import (
     NoBatchesError,
     ProviderBatch,
 )
-from embedding_assets.engine.errors import AnswersGoneError, TransientError
+from embedding_assets.engine.errors import AnswersGoneError, InvalidInputError, TransientError
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.engine.vectors import (
@@ -171,7 +171,7 @@ class BatchLane:
                 continue
             try:
                 yield f"batch {taken.batch_id}: {self._step(taken)}"
-            except AnswersGoneError as error:
+            except (AnswersGoneError, InvalidInputError) as error:
                 self._end(taken, "gone", embedded=0, error=str(error))
                 yield f"batch {taken.batch_id}: {error}; workers embed its texts"
             except TransientError as error:

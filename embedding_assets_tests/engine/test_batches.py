@@ -225,6 +225,20 @@ def test_too_much_enqueued_means_wait_and_another_failure_leaves_it_to_the_worke
     _is_clean(database, batches)
 
 
+def test_a_batch_that_is_refused_at_once_leaves_its_texts_to_the_workers(
+    database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
+) -> None:
+    _add(database, 3)
+    batches.refuses_creation = True
+    lane = _lane(database, api)
+    lane.plan()
+    (said,) = _run(lane, 3)
+    assert "workers embed its texts" in said
+    _worker(embed, api)
+    assert _completed(database) == 3
+    _is_clean(database, batches)
+
+
 def test_a_deleted_call_leaves_nothing_waiting(
     database: Database, api: LoopbackAPI, embed: Embed, batches: LoopbackBatches
 ) -> None:
