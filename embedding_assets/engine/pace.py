@@ -12,6 +12,7 @@ really counts is learned from its answers.
 """
 
 import email.utils
+import math
 import random
 import re
 import threading
@@ -27,6 +28,8 @@ MINUTE = 60.0
 FIRST_REQUEST = 32_768  # planned tokens; doubled with each answer of a server that tells no limits
 PARTS_OF_A_MINUTE = 8  # requests of this share of a known limit let several processes take turns
 MARGIN = 0.9  # of a limit: the server's estimate of a request may be larger than its count
+LONGEST_NUMBER = 16  # characters of a header that are read as a number
+LONGEST_ASKED = 30 * 86_400.0  # seconds; a server that asks for more is not believed
 ALWAYS_TOO_LARGE = 12  # refusals in a row after which a request's size is the reason
 # How the wait for a token changes where no limit is told: after a refusal, after several in a row,
 # after an answer, and after an answer before the right wait was ever met.
@@ -153,7 +156,7 @@ class Pace:
         with self._changed:
             now = self._clock()
             needed = min(self._allowed_size(), FIRST_REQUEST)
-            return self._delay(needed if self._queue else 1, now)
+            return min(self._delay(needed if self._queue else 1, now), LONGEST_ASKED)
 
     def counted(self, planned: float) -> float:
         """Tokens that the server will count of so many planned ones, as far as it is known."""
@@ -368,7 +371,8 @@ def told_of(kind: str, headers: Mapping[str, str]) -> Told:
 
     def number(name: str) -> float | None:
         value = headers.get(f"x-ratelimit-{name}-{kind}", "")
-        return float(value) if value.replace(".", "", 1).isdigit() else None
+        is_number = value.replace(".", "", 1).isdigit() and len(value) <= LONGEST_NUMBER
+        return float(value) if is_number else None
 
     return Told(
         number("limit"), number("remaining"), duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
@@ -378,25 +382,27 @@ def told_of(kind: str, headers: Mapping[str, str]) -> Told:
 def duration(text: str) -> float | None:
     """Seconds of a duration such as `20ms`, `6m0s` or `1.5`; None for anything else."""
     text = text.strip()
+    if len(text) > LONGEST_NUMBER:
+        return None
     if text.replace(".", "", 1).isdigit():
-        return float(text)
+        return min(float(text), LONGEST_ASKED)
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
-    return sum(float(number) * _UNIT[unit] for number, unit in parts)
+    return min(sum(float(number) * _UNIT[unit] for number, unit in parts), LONGEST_ASKED)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: milliseconds, a number, or a date; None: nothing."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
     try:
-        if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        at = email.utils.parsedate_to_datetime(value)
-        return max(0.0, (at - datetime.now(UTC)).total_seconds())
+        if milliseconds is not None:
+            seconds = float(milliseconds) / 1000
+        elif value.replace(".", "", 1).isdigit():
+            seconds = float(value)
+        else:
+            at = email.utils.parsedate_to_datetime(value)
+            seconds = (at - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):
         return None
+    return min(max(seconds, 0.0), LONGEST_ASKED) if math.isfinite(seconds) else None

@@ -35,11 +35,19 @@ def test_a_server_may_ask_for_a_wait_in_three_ways() -> None:
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+    assert retry_after({"retry-after-ms": "inf"}) is None
+    assert retry_after({"retry-after-ms": "nan"}) is None
+    assert retry_after({"retry-after-ms": "-5"}) == 0
+    assert retry_after({"retry-after": "9" * 400}) is None
 
 
 def test_what_is_no_number_is_not_told() -> None:
-    told = told_of("tokens", {"x-ratelimit-limit-tokens": "many"})
-    assert (told.limit, told.remaining, told.reset) == (None, None, None)
+    for nonsense in ("many", "9" * 400, "-1", "1e9", "nan"):
+        headers = {
+            f"x-ratelimit-{name}-tokens": nonsense for name in ("limit", "remaining", "reset")
+        }
+        told = told_of("tokens", headers)
+        assert (told.limit, told.remaining, told.reset) == (None, None, None)
 
 
 @dataclass
