@@ -1,16 +1,20 @@
 """A hundred recordings through the batch lane, by the daemon alone."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from embedding_assets.engine.database import Database
 from embedding_assets.recorders.samples.generate import generate, write_jsonl
@@ -21,6 +25,8 @@ from embedding_assets_tests.checkout import BIN, Checkout
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.loopback_batches import LoopbackBatches
 from embedding_assets_tests.system.conftest import DIMENSIONS
+from embedding_assets_tests.system.test_whole_system import FLAGS
+from embedding_assets_tests.system.test_whole_system import _free_port as free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -31,6 +37,7 @@ RECORDINGS = 100
 class Unattended:
     """A running daemon, the database, and the provider's server."""
 
+    port: int
     checkout: Checkout
     database: Database
     api: LoopbackAPI
@@ -60,8 +67,9 @@ def unattended() -> Iterator[Unattended]:
             write_jsonl(generate(RECORDINGS, 0, 0), file)
         checkout("import", home / "recordings.jsonl")
         environment = {**os.environ, "PYTHONPATH": str(folder), **checkout.environment}
+        port = free_port()
         daemon = subprocess.Popen(
-            [str(BIN / "embedding-assets"), "dev", "--port", "0"],
+            [str(BIN / "embedding-assets"), "dev", "--port", str(port)],
             cwd=folder,
             env=environment,
             stdout=(home / "dev.log").open("w"),
@@ -71,7 +79,7 @@ def unattended() -> Iterator[Unattended]:
         server = EmbeddedPostgres(home)
         try:
             with Database(server.url(APPLICATION_DATABASE)) as database:
-                yield Unattended(checkout, database, api, batches)
+                yield Unattended(port, checkout, database, api, batches)
         finally:
             for process in [*psutil.Process(daemon.pid).children(recursive=True), daemon]:
                 process.send_signal(signal.SIGKILL)
@@ -93,5 +101,34 @@ def test_a_first_import_goes_through_a_batch_by_the_daemon_alone(unattended: Una
         "SELECT lane, sum(tokens) AS tokens FROM embedding_attempts WHERE tokens > 0 GROUP BY 1",
     )
     assert spent == [("batch", unattended.batches.tokens)]
-    shown = unattended.checkout("monitor", code=0).stdout
-    assert "batch" in shown
+    assert "batch" in unattended.checkout("monitor", code=0).stdout
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        try:
+            _look(unattended, page)
+        finally:
+            browser.close()
+
+
+def _look(unattended: Unattended, page: Page) -> None:
+    """A person opens the log of the run that collected the answers."""
+    url = f"http://127.0.0.1:{unattended.port}"
+    page.goto(f"{url}/runs/{_collecting_run(url)}", wait_until="domcontentloaded")
+    page.get_by_text("texts embedded").first.wait_for(timeout=60_000)
+
+
+def _collecting_run(url: str) -> str:
+    query = """{ runsOrError(filter: {pipelineName: "embed_in_batches"}) { ... on Runs {
+        results { runId eventConnection { events { ... on MessageEvent { message } } } } } } }"""
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(  # noqa: S310  (our own webserver)
+        f"{url}/graphql", body, {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        runs = json.load(answer)["data"]["runsOrError"]["results"]
+    for run in runs:
+        messages = [event.get("message", "") for event in run["eventConnection"]["events"]]
+        if any("texts embedded" in message for message in messages):
+            return str(run["runId"])
+    raise AssertionError("no run says that it collected answers")
