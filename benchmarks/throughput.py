@@ -4,6 +4,7 @@ The limit: the same rows, already chunked and embedded, written by binary COPY i
 tables in the same run.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -37,7 +38,8 @@ VACUUM FULL embedding_queue;
 
 def worker() -> None:
     """Embeds what is due with the engine alone, in this process."""
-    with open_session(Settings(), "benchmark", lane=Lane.standard, insert_batch=None) as session:
+    run_id = f"benchmark {os.getpid()}"  # claims are a run's own
+    with open_session(Settings(), run_id, lane=Lane.standard, insert_batch=None) as session:
         session.discover()
         for _ in session.due(timedelta(hours=1)):
             pass
