@@ -48,6 +48,11 @@ def chunk_settings(settings: Settings) -> ChunkSettings:
     )
 
 
+def _spending(settings: Settings, embedder: Embedder, database: Database) -> Spending | None:
+    most = budget(settings).in_tokens(embedder.price_per_million_tokens)
+    return None if most is None else Spending(database, most)
+
+
 def budget(settings: Settings) -> Budget:
     """What one day may cost."""
     return Budget(settings.embedding_daily_budget_usd, settings.embedding_daily_budget_tokens)
@@ -136,15 +141,14 @@ def batch_lane(settings: Settings, database: Database) -> Iterator["BatchLane"]:
             "a batch needs EMBEDDING_PROVIDER=openai: unset BATCH_FROM_TOKENS, and run without"
             " --batch"
         )
-    most = budget(settings).in_tokens(embedder.price_per_million_tokens)
-    yield BatchLane(
-        database,
-        embedder,
-        chunk_settings(settings),
-        times=BatchTimes(deadline=timedelta(hours=settings.batch_deadline_hours)),
-        spending=None if most is None else Spending(database, most),
-    )
-    embedder.close()
+    with contextlib.closing(embedder):
+        yield BatchLane(
+            database,
+            embedder,
+            chunk_settings(settings),
+            times=BatchTimes(deadline=timedelta(hours=settings.batch_deadline_hours)),
+            spending=_spending(settings, embedder, database),
+        )
 
 
 @contextlib.contextmanager
@@ -158,7 +162,6 @@ def open_session(
     """
     embedder = build_embedder(settings)
     with open_database(settings) as database:
-        most = budget(settings).in_tokens(embedder.price_per_million_tokens)
         claims = Claims(database, run_id, settings.lease)
         run = EmbeddingRun(
             database,
@@ -168,6 +171,6 @@ def open_session(
             lane=lane,
             insert_batch=insert_batch,
             patience=timedelta(seconds=settings.worker_seconds),
-            spending=None if most is None else Spending(database, most),
+            spending=_spending(settings, embedder, database),
         )
         yield Session(database, embedder, claims, run)

@@ -49,7 +49,9 @@ def switch_model(questions: Path | None, batch: bool) -> None:
     with open_database(settings) as database:
         refused: list[str] = []
         print_estimate(embedder.model, estimate_model(database, embedder))
-        waiting = batches_of(settings, database, sends=batch)
+        waiting = None
+        if batch or embedder.pace is not None:  # a local model has no batches
+            waiting = batches_of(settings, database, sends=batch)
         if waiting:
             out.print(f"{waiting}; then run embedding-assets switch-model --batch again")
             return
@@ -74,10 +76,8 @@ def switch_model(questions: Path | None, batch: bool) -> None:
 
 def batches_of(settings: Settings, database: Any, *, sends: bool) -> str | None:
     """Sends what is missing in batches, if told to; says how many are open, None if none is."""
-    from embedding_assets.wiring import batch_lane, build_embedder  # noqa: PLC0415
+    from embedding_assets.wiring import batch_lane  # noqa: PLC0415
 
-    if build_embedder(settings).pace is None and not sends:
-        return None
     with batch_lane(settings, database) as lane:
         while sends and (planned := lane.plan_model()):
             out.print(planned)
@@ -125,6 +125,7 @@ def rechunk(estimate: bool, as_json: bool) -> None:
     A change of these settings applies to what is embedded from then on; this applies it to the
     rest. Search reads the old chunks until the new ones are published, recording by recording.
     """
+    from embedding_assets.engine.embedders import cost_usd  # noqa: PLC0415
     from embedding_assets.engine.queue import enqueue_recordings  # noqa: PLC0415
     from embedding_assets.engine.rechunking import cut_otherwise  # noqa: PLC0415
     from embedding_assets.server.connections import open_database  # noqa: PLC0415
@@ -136,7 +137,7 @@ def rechunk(estimate: bool, as_json: bool) -> None:
         found = database.retrying(lambda c: cut_otherwise(c, chunk_settings(settings)))
         if not estimate:
             database.retrying(lambda c: enqueue_recordings(c, found.recording_ids))
-    cost = None if price is None else found.tokens * price / 1e6
+    cost = cost_usd(found.tokens, price)
     report = {
         "recordings": len(found.recording_ids),
         "chunks": found.chunks,

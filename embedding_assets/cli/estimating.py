@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import click
 
+from embedding_assets.cli.recordings import sources
 from embedding_assets.cli.terminal import MISCONFIGURED, as_json_option, err, out, spinner
 from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
@@ -80,8 +80,7 @@ def _in_files(paths: tuple[str, ...], chunking: Any) -> Iterator[Any]:
     from embedding_assets.engine.chunking import chunk  # noqa: PLC0415
     from embedding_assets.recorders import Notice, Rejection, read  # noqa: PLC0415
 
-    sources = [cast("Path | Literal['-']", p if p == "-" else Path(p)) for p in paths]
-    for item in read(sources):
+    for item in read(sources(paths)):
         if isinstance(item, Notice):
             continue
         if isinstance(item, Rejection):

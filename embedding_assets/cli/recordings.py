@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -10,6 +11,11 @@ import click
 from embedding_assets.cli.terminal import FAILED, as_json_option, err, out, spinner
 from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
+
+
+def sources(paths: Sequence[str]) -> list[Path | Literal["-"]]:
+    """The arguments as paths; - is standard input."""
+    return [cast("Literal['-']", path) if path == "-" else Path(path) for path in paths]
 
 
 @click.command(name="import")
@@ -26,9 +32,8 @@ def import_(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
     from embedding_assets.recorders.importing import import_recordings  # noqa: PLC0415
     from embedding_assets.server.connections import open_database  # noqa: PLC0415
 
-    sources = [cast("Path | Literal['-']", p if p == "-" else Path(p)) for p in paths]
     with open_database(Settings()) as database, spinner("importing") as progress:
-        report = import_recordings(database, sources, progress)
+        report = import_recordings(database, sources(paths), progress)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:

@@ -53,7 +53,6 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
     """
     os.environ.update(dagster_environment(settings))
     from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
-    from embedding_assets.defs.runs import STOPPED_TAG  # noqa: PLC0415
 
     started = time.monotonic()
     with open_database(settings) as database, dg.DagsterInstance.get() as instance:
@@ -63,21 +62,13 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
             else meanwhile(partial(_watch, settings, progress))
         )
         with watching:
-            result = defs.resolve_job_def("embed_recordings").execute_in_process(
-                instance=instance,
-                raise_on_error=False,
-                run_config={
-                    "ops": {"embed_due_recordings": {"config": {"lane": lane}}},
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                },
-            )
+            job = defs.resolve_job_def("embed_recordings")
+            result = _execute(instance, job, "embed_due_recordings", {"lane": lane})
         error = _failure(result)
         if error is not None and error[0] is ErrorKind.CONFIGURATION:
             raise ConfigurationError(error[1])
-        run = instance.get_run_by_id(result.run_id)
-        stopped = None if run is None else run.tags.get(STOPPED_TAG)
         summary = _summary(database, result, started, None if error is None else error[1])
-        return replace(summary, stopped=stopped)
+        return replace(summary, stopped=_stopped(instance, result))
 
 
 def run_batches(settings: Settings) -> str | None:
@@ -91,24 +82,39 @@ def run_batches(settings: Settings) -> str | None:
     """
     os.environ.update(dagster_environment(settings))
     from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
-    from embedding_assets.defs.runs import STOPPED_TAG  # noqa: PLC0415
 
     with open_database(settings) as database, dg.DagsterInstance.get() as instance:
         queue.reconcile(database)
-        result = defs.resolve_job_def("embed_in_batches").execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            run_config={
-                "ops": {"advance_batches": {"config": {"submit": True}}},
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
-        )
+        job = defs.resolve_job_def("embed_in_batches")
+        result = _execute(instance, job, "advance_batches", {"submit": True})
         error = _failure(result)
         if error is not None:
-            is_configuration = error[1].startswith("configuration: ")
-            raise (ConfigurationError if is_configuration else EmbeddingAssetsError)(error[1])
-        run = instance.get_run_by_id(result.run_id)
-        return None if run is None else run.tags.get(STOPPED_TAG)
+            kind, text = error
+            is_configuration = kind is ErrorKind.CONFIGURATION
+            raise (ConfigurationError if is_configuration else EmbeddingAssetsError)(text)
+        return _stopped(instance, result)
+
+
+def _execute(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, op: str, config: dict[str, object]
+) -> dg.ExecuteInProcessResult:
+    """Runs a job in this process, without its log on the console."""
+    return job.execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        run_config={
+            "ops": {op: {"config": config}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
+    )
+
+
+def _stopped(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str | None:
+    """Why a run left work that was due."""
+    from embedding_assets.defs.runs import STOPPED_TAG  # noqa: PLC0415
+
+    run = instance.get_run_by_id(result.run_id)
+    return None if run is None else run.tags.get(STOPPED_TAG)
 
 
 def _summary(

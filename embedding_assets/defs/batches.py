@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from embedding_assets.defs.resources import EmbeddingEngine
-from embedding_assets.defs.runs import ERROR_KIND_TAG, STOPPED_TAG
+from embedding_assets.defs.runs import ERROR_KIND_TAG, STOPPED_TAG, failure
 from embedding_assets.engine.batch_work import is_worth_a_batch
 from embedding_assets.engine.errors import (
     BudgetSpentError,
@@ -51,9 +51,9 @@ def advance_batches(
                 context.log.info(step)
     except ConfigurationError as error:
         context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})
-        raise dg.Failure(f"configuration: {error}", allow_retries=False) from None
+        raise failure(f"configuration: {error}", kind=error.kind) from None
     except EmbeddingAssetsError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise failure(str(error), kind=error.kind) from None
 
 
 @dg.job(

@@ -122,13 +122,13 @@ def run_session(
     except ConfigurationError as error:
         # The tag, not the text, tells the failure sensor that a re-launch cannot succeed.
         context.instance.add_run_tags(context.run.run_id, {ERROR_KIND_TAG: error.kind.value})
-        raise _failure(f"configuration: {error}", kind=error.kind) from None
+        raise failure(f"configuration: {error}", kind=error.kind) from None
     except EmbeddingAssetsError as error:
-        raise _failure(f"stopped: {error}", kind=error.kind) from None
+        raise failure(f"stopped: {error}", kind=error.kind) from None
     if failed:
         named = "; ".join(_line(outcome) for outcome in failed[:MOST_NAMED])
         more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
-        raise _failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
+        raise failure(f"{len(failed)} recordings failed: {named}{more}", failed=failed)
 
 
 def _published_ones(
@@ -159,9 +159,10 @@ def _line(outcome: Outcome) -> str:
     return f"{outcome.recording_id}: {outcome.error_kind}: {outcome.error}"
 
 
-def _failure(
+def failure(
     text: str, *, kind: ErrorKind | None = None, failed: Iterable[Outcome] = ()
 ) -> dg.Failure:
+    """What a run died of, with the kind where code looks for it."""
     metadata: dict[str, dg.MetadataValue] = {
         "failed_recordings": dg.MetadataValue.json([o.recording_id for o in failed])
     }

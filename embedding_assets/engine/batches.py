@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from embedding_assets.engine.batch_work import DISCOUNT
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.embedders import cost_usd
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder
 from embedding_assets.engine.embedders.openai_batches import (
     FINAL,
@@ -31,6 +32,7 @@ from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.engine.vectors import (
     InsertBatch,
     VectorRow,
+    add_model,
     register_model,
     store_vectors,
     stored_hashes,
@@ -105,11 +107,7 @@ class BatchLane:
             As `plan`, but for another model being live.
         """
         self._require_api()
-        self._database.retrying(
-            lambda c: sql.add_model(
-                c, model=self._embedder.model, dimensions=self._embedder.dimensions
-            )
-        )
+        self._database.retrying(lambda c: add_model(c, self._embedder))
         return self._plan(self._published(), let_wait=False)
 
     def _plan(
@@ -135,7 +133,7 @@ class BatchLane:
         if self._spending is not None:
             self._spending.require(self._embedder.pace.counted(tokens))
         batch_id = uuid.uuid4()
-        deadline = datetime.now(UTC) + self._times.deadline
+        deadline = began_at + self._times.deadline
 
         def write_down(connection: Connection) -> None:
             model = self._embedder.model
@@ -206,18 +204,10 @@ class BatchLane:
         rows = self._database.retrying(lambda c: list(sql.batch_candidates(c, limit=CANDIDATES)))
         for row in rows:
             texts = self._texts(row.recording_id)
-            found = self._database.retrying(
-                lambda c, hashes=list(texts): (  # type: ignore[misc]
-                    stored_hashes(c, self._embedder.model, hashes),
-                    {
-                        bytes(each.content_hash)
-                        for each in sql.in_open_batches(
-                            c, model=self._embedder.model, hashes=hashes
-                        )
-                    },
-                )
+            stored = self._database.retrying(
+                lambda c, texts=texts: stored_hashes(c, self._embedder.model, texts)  # type: ignore[misc]
             )
-            stored, elsewhere = found
+            elsewhere = self._in_open_batches(list(texts))
             new = {h: text for h, text in texts.items() if h not in stored and h not in elsewhere}
             if new or elsewhere:
                 yield row.recording_id, new
@@ -231,18 +221,17 @@ class BatchLane:
             )
         ):
             hashes = [bytes(row.content_hash) for row in rows]
-            elsewhere = {
-                bytes(each.content_hash)
-                for each in self._database.retrying(
-                    lambda c, hashes=hashes: list(  # type: ignore[misc]
-                        sql.in_open_batches(c, model=model, hashes=hashes)
-                    )
-                )
-            }
+            elsewhere = self._in_open_batches(hashes)
             for content_hash, row in zip(hashes, rows, strict=True):
                 if content_hash not in elsewhere:
                     yield row.recording_id, {content_hash: row.chunk_text}
             after = hashes[-1]
+
+    def _in_open_batches(self, hashes: list[bytes]) -> set[bytes]:
+        found = self._database.retrying(
+            lambda c: list(sql.in_open_batches(c, model=self._embedder.model, hashes=hashes))
+        )
+        return {bytes(row.content_hash) for row in found}
 
     def _texts(self, recording_id: str) -> dict[bytes, str]:
         transcript = self._database.retrying(
@@ -318,6 +307,7 @@ class BatchLane:
         expected = {bytes(row.content_hash) for row in self._inputs(batch)}
         rows: list[VectorRow] = []
         embedded = tokens = refused = 0
+        insert = InsertBatch(Lane.standard.insert_batch)
         for line in self._lines(found):
             content_hash = _hash_of(line)
             tokens += line.tokens
@@ -329,8 +319,8 @@ class BatchLane:
             embedded += 1
             rows.append(VectorRow(content_hash, line.vector, line.tokens))
             if len(rows) == ROWS:
-                self._store(batch, rows)
-        self._store(batch, rows)
+                self._store(batch, rows, insert)
+        self._store(batch, rows, insert)
         self._end(batch, found.status, embedded=embedded, tokens=tokens)
         left = f", {refused:,} were not answered" if refused else ""
         return f"{found.status}: {embedded:,} texts embedded{left}"
@@ -340,13 +330,9 @@ class BatchLane:
             if file is not None:
                 yield from self._api.lines(file)
 
-    def _store(self, batch: Any, rows: list[VectorRow]) -> None:
-        insert = InsertBatch(Lane.standard.insert_batch)
-
-        def renew() -> None:
-            self._look_again(batch, batch.provider_status, self._times.lease)
-
-        store_vectors(self._database, batch.model, rows, insert, renew)
+    def _store(self, batch: Any, rows: list[VectorRow], insert: InsertBatch) -> None:
+        self._look_again(batch, batch.provider_status, self._times.lease)  # nobody else takes it
+        store_vectors(self._database, batch.model, rows, insert)
         rows.clear()
 
     def _failed(self, batch: Any, found: ProviderBatch) -> str:
@@ -367,8 +353,8 @@ class BatchLane:
     def _end(
         self, batch: Any, status: str, *, embedded: int, tokens: int = 0, error: str | None = None
     ) -> None:
-        price = self._embedder.price_per_million_tokens
-        inputs = self._inputs(batch)
+        price, inputs = self._embedder.price_per_million_tokens, self._inputs(batch)
+        cost = cost_usd(tokens, price)
 
         def end(connection: Connection) -> None:
             if tokens and inputs:
@@ -387,7 +373,7 @@ class BatchLane:
                     reused=0,
                     requests=1,
                     tokens=tokens,
-                    cost_usd=None if price is None else tokens * price * DISCOUNT / 1e6,
+                    cost_usd=None if cost is None else cost * DISCOUNT,
                     seconds=0.0,
                     smallest_insert_batch=None,
                 )

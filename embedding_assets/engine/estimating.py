@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from embedding_assets.engine.batch_work import DISCOUNT
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Database, sql
-from embedding_assets.engine.embedders import Embedder
+from embedding_assets.engine.embedders import Embedder, cost_usd
 from embedding_assets.engine.model import Chunk
 from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.engine.vectors import stored_hashes
@@ -93,8 +93,7 @@ def _estimate(
 ) -> Estimate:
     seen = database.retrying(lambda c: sql.model_history(c, model=embedder.model))
     counted = round(tokens * (seen.counted_share or 1.0))
-    price = embedder.price_per_million_tokens
-    cost = None if price is None else counted * price / 1e6
+    cost = cost_usd(counted, embedder.price_per_million_tokens)
     return Estimate(
         recordings=recordings,
         chunks=chunks,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from embedding_assets.engine.embedders import Embedded
+from embedding_assets.engine.embedders import Embedded, cost_usd
 from embedding_assets.engine.errors import EmbeddingAssetsError
 from embedding_assets.engine.packing import Input
 from embedding_assets.engine.publication import AttemptFigures
@@ -78,7 +78,7 @@ class Recording:
             reused=0 if self.failure or self.waiting else chunks - self.embedded,
             requests=self.requests,
             tokens=self.tokens,
-            cost_usd=None if price is None else self.tokens * price / 1e6,
+            cost_usd=cost_usd(self.tokens, price),
             seconds=time.monotonic() - self.started,
             smallest_insert_batch=min(self.insert_batches, default=insert_batch),
         )

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Rollback
 
 from embedding_assets.engine.database import Connection, Database, sql
-from embedding_assets.engine.embedders import Embedder
+from embedding_assets.engine.embedders import Embedder, cost_usd
 from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
@@ -20,7 +20,7 @@ from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.packing import Input, Packer, largest_request
 from embedding_assets.engine.publication import AttemptFigures, give_back
 from embedding_assets.engine.queue import Claim
-from embedding_assets.engine.vectors import InsertBatch, store_vectors, vector_rows
+from embedding_assets.engine.vectors import InsertBatch, add_model, store_vectors, vector_rows
 from embedding_assets.engine.verdicts import REFUSED_RECORDINGS
 
 PAGE = 200  # published texts looked up at once
@@ -98,9 +98,7 @@ class _Filling:
         self._progress = progress
         self._tell_refused = tell_refused
         self._run_id = f"switch-model {uuid.uuid4()}"
-        database.retrying(
-            lambda c: sql.add_model(c, model=embedder.model, dimensions=embedder.dimensions)
-        )
+        database.retrying(lambda c: add_model(c, embedder))
 
     def fill(self) -> None:
         """One pass over the published texts, in the order of their hash."""
@@ -181,7 +179,6 @@ class _Filling:
     def _figures(
         self, started: float, *, embedded: int = 0, requests: int, tokens: int
     ) -> AttemptFigures:
-        price = self._embedder.price_per_million_tokens
         return AttemptFigures(
             lane=Lane.standard,
             model=self._embedder.model,
@@ -190,7 +187,7 @@ class _Filling:
             reused=0,
             requests=requests,
             tokens=tokens,
-            cost_usd=None if price is None else tokens * price / 1e6,
+            cost_usd=cost_usd(tokens, self._embedder.price_per_million_tokens),
             seconds=time.monotonic() - started,
             smallest_insert_batch=self._batch.rows,
         )

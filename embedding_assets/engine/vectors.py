@@ -106,13 +106,18 @@ def hold_vectors(connection: Connection, model: str, hashes: Iterable[bytes]) ->
     return {bytes(row.content_hash) for row in rows}
 
 
+def add_model(connection: Connection, embedder: Embedder) -> None:
+    """Makes the embedder's model known, and live if none is."""
+    sql.add_model(connection, model=embedder.model, dimensions=embedder.dimensions)
+
+
 def register_model(connection: Connection, embedder: Embedder) -> None:
-    """Makes the embedder's model known, and live if none is.
+    """As `add_model`, for a model whose vectors are to be searched.
 
     Raises:
         ConfigurationError: another model is live; vectors of this one would not be searched.
     """
-    sql.add_model(connection, model=embedder.model, dimensions=embedder.dimensions)
+    add_model(connection, embedder)
     require_live(connection, embedder)
 
 

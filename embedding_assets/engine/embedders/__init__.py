@@ -31,6 +31,11 @@ class Embedded:
     requests: int = 1
 
 
+def cost_usd(tokens: int, price_per_million_tokens: float | None) -> float | None:
+    """US dollars of so many tokens; None where the price is not known."""
+    return None if price_per_million_tokens is None else tokens * price_per_million_tokens / 1e6
+
+
 class Embedder(Protocol):
     """A model, ready to embed. `embed` may be called from several threads at once."""
 
