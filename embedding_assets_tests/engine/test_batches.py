@@ -1,6 +1,5 @@
 """The batch lane on a server with files and batches: every state, killed between any two steps."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -32,10 +31,9 @@ from embedding_assets_tests.calls import (
 )
 from embedding_assets_tests.loopback_api import LoopbackAPI, Quota
 from embedding_assets_tests.loopback_batches import LoopbackBatches
+from embedding_assets_tests.processes import PROCESSES
 
 PRICE = 20.0
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["embedding_assets_tests.engine.test_batches"])
 NOW = BatchTimes(poll=timedelta(0), lease=timedelta(0), later=timedelta(0))
 
 

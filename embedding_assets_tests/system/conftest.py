@@ -1,19 +1,29 @@
-import multiprocessing
 import os
+import signal
+import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import psutil
 import pytest
 
+from embedding_assets_tests.checkout import BIN, Checkout
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.processes import PROCESSES
 from embedding_assets_tests.system.worker import work
 
 DIMENSIONS = 64
-# Forked from a process that has imported everything: starting a hundred takes seconds.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([work.__module__])
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 def engine_environment(database_url: str, api_url: str, **more: str) -> dict[str, str]:
@@ -56,3 +66,37 @@ def engine_process(
 def api() -> Iterator[LoopbackAPI]:
     with LoopbackAPI(dimensions=DIMENSIONS, latency=0.02) as api:
         yield api
+
+
+@contextmanager
+def development(checkout: Checkout) -> Iterator[int]:
+    """`embedding-assets dev` of this checkout; gives its port, and ends all that it started."""
+    port = _free_port()
+    with (checkout.folder / "dev.log").open("w") as log:
+        process = subprocess.Popen(
+            [str(BIN / "embedding-assets"), "dev", "--port", str(port)],
+            cwd=checkout.folder,
+            env={**os.environ, "PYTHONPATH": str(checkout.folder), **checkout.environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield port
+        finally:
+            _end(process)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and all it started."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    process.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for each in alive:
+        each.kill()
+    process.wait(timeout=10)

@@ -1,10 +1,7 @@
 """A hundred recordings through the batch lane, by the daemon alone."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 import urllib.request
@@ -12,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
@@ -21,12 +17,10 @@ from embedding_assets.recorders.samples.generate import generate, write_jsonl
 from embedding_assets.server.connections import APPLICATION_DATABASE
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import rows
-from embedding_assets_tests.checkout import BIN, Checkout
+from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.loopback_batches import LoopbackBatches
-from embedding_assets_tests.system.conftest import DIMENSIONS
-from embedding_assets_tests.system.test_whole_system import FLAGS
-from embedding_assets_tests.system.test_whole_system import _free_port as free_port
+from embedding_assets_tests.system.conftest import DIMENSIONS, FLAGS, development
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -66,25 +60,16 @@ def unattended() -> Iterator[Unattended]:
         with (home / "recordings.jsonl").open("w", encoding="utf-8") as file:
             write_jsonl(generate(RECORDINGS, 0, 0), file)
         checkout("import", home / "recordings.jsonl")
-        environment = {**os.environ, "PYTHONPATH": str(folder), **checkout.environment}
-        port = free_port()
-        daemon = subprocess.Popen(
-            [str(BIN / "embedding-assets"), "dev", "--port", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=(home / "dev.log").open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
         server = EmbeddedPostgres(home)
         try:
-            with Database(server.url(APPLICATION_DATABASE)) as database:
+            with (
+                development(checkout) as port,
+                Database(server.url(APPLICATION_DATABASE)) as database,
+            ):
                 yield Unattended(port, checkout, database, api, batches)
         finally:
-            for process in [*psutil.Process(daemon.pid).children(recursive=True), daemon]:
-                process.send_signal(signal.SIGKILL)
-            daemon.wait(timeout=30)
-            server.stop()
+            checkout("stop")
+            shutil.rmtree(folder)
 
 
 def test_a_first_import_goes_through_a_batch_by_the_daemon_alone(unattended: Unattended) -> None:

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import tempfile
 import time
 import urllib.request
@@ -15,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
@@ -24,9 +21,9 @@ from embedding_assets.recorders.samples.generate import generate, write_jsonl
 from embedding_assets.server.connections import APPLICATION_DATABASE
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import rows
-from embedding_assets_tests.checkout import BIN, Checkout
+from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
-from embedding_assets_tests.system.conftest import DIMENSIONS
+from embedding_assets_tests.system.conftest import DIMENSIONS, FLAGS, development
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -34,14 +31,6 @@ Found = TypeVar("Found")
 RECORDINGS = 200
 POISON = "zanzibarian"  # the API refuses it for ever
 FRAIL = "quixotically"  # the API fails on it at first
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @dataclass
@@ -104,11 +93,6 @@ def _until(what: str, found: Callable[[], Found], seconds: float = 240) -> Found
     pytest.fail(f"{what}: not within {seconds} s")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """200 recordings, imported into a system that runs already; everything ends with the tests."""
@@ -125,19 +109,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             LEASE_SECONDS="15",
         )
         checkout("init")
-        port = _free_port()
-        log = (folder / "dev.log").open("w")
-        development = subprocess.Popen(
-            [str(BIN / "embedding-assets"), "dev", "--port", str(port)],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder), **checkout.environment},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        server = EmbeddedPostgres(folder / ".local")
         try:
-            server = EmbeddedPostgres(folder / ".local")
-            with Database(server.url(APPLICATION_DATABASE)) as database:
+            with (
+                development(checkout) as port,
+                Database(server.url(APPLICATION_DATABASE)) as database,
+            ):
                 recordings = [recording.recording_id for recording in generate(RECORDINGS, 0, 9)]
                 running = System(
                     api, database, port, recordings[7], recordings[30], recordings[20:25]
@@ -147,8 +124,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
                 _import(checkout, running)
                 yield running
         finally:
-            _end(development)
-            log.close()
             checkout("stop")
             shutil.rmtree(folder)
 
@@ -182,16 +157,6 @@ def _import(checkout: Checkout, system: System) -> None:
             lines[number] = json.dumps(record)
     path.write_text("\n".join(lines))
     checkout("import", path)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and all it started."""
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    process.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(family, timeout=20)
-    for each in alive:
-        each.kill()
-    process.wait(timeout=10)
 
 
 @pytest.fixture(scope="module")
