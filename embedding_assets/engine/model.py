@@ -1,8 +1,6 @@
-"""The words of the domain as types: recording, segment, chunk."""
+"""The words of the domain as types: segment, chunk."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,21 +13,6 @@ class Segment:
     start_seconds: float | None = None
     end_seconds: float | None = None
     speaker_email: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A call with its whole transcript, as an importer reads it."""
-
-    recording_id: str
-    title: str
-    segments: Sequence[Segment]
-    source_platform: str
-    recorded_at: datetime | None = None
-    duration_seconds: float | None = None
-    url: str | None = None
-    recorded_by_name: str | None = None
-    recorded_by_email: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

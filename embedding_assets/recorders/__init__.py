@@ -1,6 +1,6 @@
-"""Reads what recorders write: one file a format, each turning bytes into recordings."""
+"""How calls come in: from files of any recorder, from Fathom by itself, and by one call."""
 
 from embedding_assets.recorders.checks import Notice, Rejection
-from embedding_assets.recorders.files import read
+from embedding_assets.recorders.reading import read
 
 __all__ = ["Notice", "Rejection", "read"]

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import InvalidInputError
-from embedding_assets.recorders import Notice, Rejection, read
+from embedding_assets.recorders.checks import Notice, Rejection
+from embedding_assets.recorders.model import Recording
+from embedding_assets.recorders.reading import Item, read, read_document
 from embedding_assets.recorders.upsert import Upserted, upsert
 
 
@@ -19,33 +21,80 @@ class ImportReport:
     unchanged: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    recording_ids: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "recording_ids"}
 
 
 def import_recordings(
     database: Database,
     paths: Iterable[Path | Literal["-"]],
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    replace_more: bool = False,
 ) -> ImportReport:
-    """Stores every recording that can be read, one transaction each; `progress` gets the count."""
+    """Stores every recording that can be read, one transaction each; `progress` gets the count.
+
+    With `replace_more`, a transcript also replaces one that tells more.
+    """
     report = ImportReport()
     for item in read(paths):
-        if isinstance(item, Notice):
-            report.notices.append(item)
-        elif isinstance(item, Rejection):
-            report.rejected.append(item)
-        else:
-            try:
-                upserted = upsert(database, item)
-            except InvalidInputError as error:
-                report.rejected.append(
-                    Rejection(f"recording {item.recording_id}", None, str(error), item.recording_id)
-                )
-                continue
-            report.imported += upserted is Upserted.IMPORTED
-            report.unchanged += upserted is Upserted.UNCHANGED
-            progress(report.imported + report.unchanged)
+        _take(database, item, report, replace_more=replace_more)
+        progress(report.imported + report.unchanged)
     return report
+
+
+def import_document(database: Database, document: Any, place: str) -> ImportReport:
+    """Stores the calls of one JSON document of any known format, such as a page of an API."""
+    report = ImportReport()
+    for item in read_document(document, place):
+        _take(database, item, report)
+    return report
+
+
+def import_meeting(
+    database: Database, source: str, external_id: str, meeting: dict[str, Any]
+) -> ImportReport:
+    """Stores a call of a recorder that has no format here. To call it again changes nothing.
+
+    Args:
+        database: the application's.
+        source: the recorder's name, such as `dialpad`.
+        external_id: the recorder's id of the call; with the source it makes the recording's id.
+        meeting: as an object of JSON lines, without `recording_id` and `source_platform`.
+
+    Returns:
+        A report with one recording, or the reason for which there is none.
+    """
+    document = {
+        **meeting, "recording_id": f"{source}-{external_id}", "source_platform": source
+    }  # fmt: skip
+    return import_document(database, document, f"{source} {external_id}")
+
+
+def _take(
+    database: Database, item: Item, report: ImportReport, *, replace_more: bool = False
+) -> None:
+    if isinstance(item, Notice):
+        report.notices.append(item)
+    elif isinstance(item, Rejection):
+        report.rejected.append(item)
+    else:
+        _store(database, item, report, replace_more=replace_more)
+
+
+def _store(
+    database: Database, item: Recording, report: ImportReport, *, replace_more: bool
+) -> None:
+    place = item.file or f"recording {item.recording_id}"
+    try:
+        outcome = upsert(database, item, replace_more=replace_more)
+    except InvalidInputError as error:
+        report.rejected.append(Rejection(place, None, str(error), item.recording_id))
+        return
+    report.imported += outcome.upserted is Upserted.IMPORTED
+    report.unchanged += outcome.upserted is Upserted.UNCHANGED
+    report.recording_ids.append(outcome.recording_id)
+    report.notices += [Notice(place, *remark, outcome.recording_id) for remark in outcome.remarks]

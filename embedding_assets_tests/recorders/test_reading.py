@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedding_assets.engine.model import Recording, Segment
-from embedding_assets.recorders import Notice, Rejection, files, read
+from embedding_assets.engine.model import Segment
+from embedding_assets.recorders import Notice, Rejection, read, reading
+from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.samples import shipped
 from embedding_assets.recorders.samples.generate import generate, write_jsonl
 
@@ -109,13 +110,17 @@ def test_what_fathom_leaves_out_may_be_missing_or_null(tmp_path: Path, absent: s
         assert len(_recordings(path)) == 1
 
 
-def test_a_meeting_without_transcript_says_how_to_get_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transcript", [None, [], "Error: not ready"])
+def test_a_meeting_without_transcript_waits_for_it(tmp_path: Path, transcript: Any) -> None:
     path = tmp_path / "page.json"
-    path.write_text(json.dumps({"items": [MEETING, {**MEETING, "transcript": None}]}))
-    _, rejection = read([path])
-    assert isinstance(rejection, Rejection)
-    assert "items[1]" in rejection.place
-    assert "include_transcript" in rejection.reason
+    waiting = {**MEETING, "recording_id": 2, "transcript": transcript}
+    path.write_text(json.dumps({"items": [MEETING, waiting]}))
+    first, notice, second = read([path])
+    assert isinstance(first, Recording)
+    assert isinstance(notice, Notice)
+    assert "items[1]" in notice.place
+    assert isinstance(second, Recording)
+    assert (second.awaits_transcript, second.segments) == (True, [])
 
 
 VTT = """\ufeffWEBVTT
@@ -140,10 +145,10 @@ no speaker {here}
 def test_webvtt_with_voices_and_zooms_names(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "GMT20240131-090500_Recording.transcript.vtt"
     path.write_bytes(VTT.replace("\n", ending).encode())
-    items = list(read([path]))
-    recording = items[-1]
+    notice, recording = read([path])
     assert isinstance(recording, Recording)
-    assert [type(item) for item in items[:-1]] == [Notice]
+    assert isinstance(notice, Notice)
+    assert (notice.place, notice.field) == (f"{path}:14", "segments[2].speaker")
     assert recording.recording_id == "GMT20240131-090500_Recording"
     assert recording.recorded_at is not None
     assert recording.recorded_at.isoformat() == "2024-01-31T09:05:00+00:00"
@@ -164,17 +169,6 @@ def test_srt(tmp_path: Path) -> None:
         ("Ann", "hi", 1.0),
         ("Bo", "yes", 2.5),
     ]
-
-
-def test_a_cue_that_cannot_be_read_is_not_dropped_in_silence(tmp_path: Path) -> None:
-    path = tmp_path / "call.vtt"
-    path.write_text(
-        "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nfine\n\n00:00:03.000 --> later\nlost\n"
-    )
-    (rejection,) = read([path])
-    assert isinstance(rejection, Rejection)
-    assert rejection.place == f"{path}:6"
-    assert "arrow" in rejection.reason
 
 
 NAN = '{"recording_id": 1, "title": "x", "segments": [{"text": "a", "start": NaN}]}'
@@ -275,14 +269,20 @@ def test_a_recording_twice_in_one_import_is_rejected(tmp_path: Path) -> None:
     assert f"{path}:1" in rejection.reason
 
 
-def test_folders_are_walked_and_other_files_left_alone(tmp_path: Path) -> None:
+def test_folders_are_walked_and_what_is_not_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# calls")
+    (tmp_path / "film.mp4").write_bytes(bytes(range(256)) * 100)
     (tmp_path / ".hidden").mkdir()
     _write(tmp_path / ".hidden" / "x.jsonl", _record())
     (tmp_path / "sub").mkdir()
     _write(tmp_path / "sub" / "b.jsonl", _record(recording_id="b"))
+    (tmp_path / "sub" / "captions").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nhi\n")
     _write(tmp_path / "a.ndjson", _record(recording_id="a"))
-    assert [r.recording_id for r in _recordings(tmp_path)] == ["a", "b"]
+    *found, notice = read([tmp_path])
+    assert [getattr(r, "recording_id", r) for r in found] == ["a", "b", "captions"]
+    assert isinstance(notice, Notice)
+    assert "2 files were not read" in notice.reason
+    assert "README.md, film.mp4" in notice.reason
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -293,16 +293,34 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl.gz"
     whole = gzip.compress(json.dumps(_record()).encode() * 500)
     broken.write_bytes(whole[: len(whole) // 2])
-    latin = tmp_path / "latin.jsonl"
-    latin.write_bytes(json.dumps(_record(title="x")).encode().replace(b'"x"', b'"\xe9"'))
     bare = tmp_path / "bare"
     bare.mkdir()
-    paths = [unknown, empty, broken, latin, bare, tmp_path / "missing.jsonl"]
+    paths = [unknown, empty, broken, bare, tmp_path / "missing.jsonl"]
     items = list(read(paths))
     assert all(isinstance(item, Rejection) for item in items)
     assert len(items) >= len(paths)
     for path in paths:
         assert any(str(path) in str(item) for item in items)
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"type": "FeatureCollection", "features": []}, "has the keys type, features"),
+        ({"Ann said <b>": 1}, "has no keys"),
+        ("words", "is text, not an object"),
+    ],
+)
+def test_an_unknown_document_is_told_by_what_it_looks_like(
+    tmp_path: Path, document: Any, told: str
+) -> None:
+    path = tmp_path / "thing.json"
+    path.write_text(json.dumps([document], indent=1))
+    (rejection,) = read([path])
+    assert isinstance(rejection, Rejection)
+    assert told in rejection.reason
+    assert "Ann" not in str(rejection)
+    assert ("known are: Fathom's API" in rejection.reason) == isinstance(document, dict)
 
 
 def _page(*ids: str) -> dict[str, Any]:
@@ -349,7 +367,7 @@ def test_one_document_over_several_lines(tmp_path: Path, name: str, layout: Any)
 def test_a_line_beyond_the_bound_is_rejected_and_lines_are_still_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(files, "MOST_LINE_BYTES", 500)
+    monkeypatch.setattr(reading, "MOST_LINE_BYTES", 500)
     long = _record(title="x" * 3_000_000)
     records = [long, _record(recording_id="a"), long, _record(recording_id="b")]
     items = list(read([_write(tmp_path / name, *records)]))
@@ -364,7 +382,7 @@ def test_a_line_beyond_the_bound_is_rejected_and_lines_are_still_counted(
 def test_a_document_beyond_the_bound_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MOST_LINE_BYTES", 500)
+    monkeypatch.setattr(reading, "MOST_LINE_BYTES", 500)
     path = tmp_path / "calls.json"
     path.write_text(json.dumps([_record(title="x" * 100)] * 9, indent=1))
     (rejection,) = read([path])
@@ -376,19 +394,26 @@ def test_bad_names_of_invitees_and_speakers_do_not_reach_the_database(tmp_path: 
     invitee = {"email": "bo@example.com", "name": "B\0o"}
     long = {"display_name": "A" * 256}
     meetings = [
-        {**MEETING, "calendar_invitees": [invitee]},
-        {**MEETING, "transcript": [{"speaker": long, "text": "hi"}]},
-        {**MEETING, "transcript": [{"speaker": {"display_name": " A\n B "}, "text": "hi"}]},
+        {**MEETING, "recording_id": 1, "calendar_invitees": [invitee]},
+        {**MEETING, "recording_id": 2, "transcript": [{"speaker": long, "text": "hi"}]},
+        {
+            **MEETING,
+            "recording_id": 3,
+            "transcript": [{"speaker": {"display_name": " A\n B "}, "text": "hi"}],
+        },
     ]
     path = tmp_path / "page.json"
     path.write_text(json.dumps({"items": meetings}))
-    *rejected, found = read([path])
-    assert [getattr(item, "field", None) for item in rejected] == [
+    first_notice, first, second_notice, second, third = read([path])
+    assert [getattr(item, "field", None) for item in (first_notice, second_notice)] == [
         "calendar_invitees[0].name",
         "transcript[0].speaker.display_name",
     ]
-    assert isinstance(found, Recording)
-    assert found.segments[0].speaker == "A B"
+    assert isinstance(first, Recording)
+    assert isinstance(second, Recording)
+    assert isinstance(third, Recording)
+    assert (first.invitees, second.segments[0].speaker) == ((), None)
+    assert third.segments[0].speaker == "A B"
 
 
 def test_a_folder_that_may_not_be_listed_is_named() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from embedding_assets.engine.errors import InvalidInputError
-from embedding_assets.engine.model import Recording, Segment
+from embedding_assets.engine.model import Segment
+from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.samples import shipped
 from embedding_assets.recorders.samples.generate import LONG_SECONDS, generate, write_jsonl
 

@@ -20,9 +20,9 @@ import pytest
 from embedding_assets.engine import queue
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.model import Recording
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.transcripts import read_transcript
+from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.samples.generate import generate
 from embedding_assets.recorders.upsert import upsert
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres

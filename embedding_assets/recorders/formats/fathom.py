@@ -1,80 +1,109 @@
-"""Fathom's API: a meeting of GET /external/v1/meetings?include_transcript=true."""
+"""Fathom's API: a meeting of GET /external/v1/meetings, or of its webhook.
+
+Form: https://developers.fathom.ai/api-reference/meetings/list-meetings.
+"""
 
 import re
 from typing import Any
 
-from embedding_assets.engine.model import Recording, Segment
+from embedding_assets.engine.model import Segment
 from embedding_assets.recorders import checks
+from embedding_assets.recorders.checks import Notes
+from embedding_assets.recorders.formats.format import Format
+from embedding_assets.recorders.formats.source import Source
+from embedding_assets.recorders.model import Recording
 
 _CLOCK = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
 
 
-def recording(meeting: dict[str, Any]) -> Recording:
-    """A meeting; e-mail addresses, summary and invitees may be absent or null.
+def _recognises(document: Any) -> bool:
+    if not isinstance(document, dict) or "segments" in document:
+        return False
+    return "recording_id" in document and bool({"transcript", "created_at"} & document.keys())
+
+
+def recording(meeting: Any, _: Source, notes: Notes) -> Recording:
+    """A meeting; only its id must be there. Without a transcript it waits for one.
 
     Raises:
-        checks.RefusedError: a field is not acceptable, or there is no transcript.
+        checks.RefusedError: the id is not acceptable.
     """
-    recorded_at = checks.moment(
-        meeting.get("recording_start_time") or meeting.get("created_at"), "created_at"
+    meeting = checks.mapping(meeting, None)
+    recording_id = checks.recording_id(checks.required(meeting, "recording_id"))
+    started = notes.tolerate(
+        checks.moment, meeting.get("recording_start_time"), "recording_start_time"
     )
-    ended_at = checks.moment(meeting.get("recording_end_time"), "recording_end_time")
-    by = checks.mapping(meeting.get("recorded_by") or {}, "recorded_by")
-    transcript = meeting.get("transcript")
-    if transcript is None:
-        raise checks.RefusedError(
-            "transcript", "is missing or null: ask Fathom with include_transcript=true"
-        )
-    names = _invitees(meeting.get("calendar_invitees"))
-    duration = None
-    if meeting.get("recording_start_time") and recorded_at and ended_at:
-        duration = max(0.0, (ended_at - recorded_at).total_seconds())
+    ended = notes.tolerate(checks.moment, meeting.get("recording_end_time"), "recording_end_time")
+    created = notes.tolerate(checks.moment, meeting.get("created_at"), "created_at")
+    by = notes.tolerate(checks.mapping, meeting.get("recorded_by") or {}, "recorded_by") or {}
+    segments = _segments(meeting, notes)
     return Recording(
-        recording_id=checks.recording_id(checks.required(meeting, "recording_id")),
-        title=checks.title(meeting.get("title") or meeting.get("meeting_title"), "title"),
-        segments=[
-            _segment(position, each, names)
-            for position, each in enumerate(checks.sequence(transcript, "transcript"))
-        ],
+        recording_id=recording_id,
+        title=notes.tolerate(
+            checks.title, meeting.get("title") or meeting.get("meeting_title") or "", "title"
+        )
+        or "",
+        segments=segments or [],
+        awaits_transcript=segments is None,
         source_platform="fathom",
-        recorded_at=recorded_at,
-        duration_seconds=duration,
-        url=checks.optional_text(meeting.get("url") or meeting.get("share_url"), "url"),
-        recorded_by_name=checks.optional_name(by.get("name"), "recorded_by.name"),
-        recorded_by_email=checks.optional_name(by.get("email"), "recorded_by.email"),
+        recorded_at=started or created,
+        duration_seconds=max(0.0, (ended - started).total_seconds()) if started and ended else None,
+        url=notes.tolerate(
+            checks.optional_text, meeting.get("url") or meeting.get("share_url"), "url"
+        ),
+        recorded_by_name=notes.tolerate(checks.optional_name, by.get("name"), "recorded_by.name"),
+        recorded_by_email=notes.tolerate(checks.email, by.get("email"), "recorded_by.email"),
+        recorded_by_team=notes.tolerate(checks.optional_name, by.get("team"), "recorded_by.team"),
+        shared_with=notes.tolerate(checks.names_of, meeting.get("shared_with"), "shared_with")
+        or (),
+        invitees=notes.people(meeting.get("calendar_invitees"), "calendar_invitees"),
+        language=notes.tolerate(
+            checks.optional_name, meeting.get("transcript_language"), "transcript_language"
+        ),
     )
 
 
-def _invitees(given: Any) -> dict[str, str]:
-    """Names by e-mail address."""
-    names: dict[str, str] = {}
-    for position, value in enumerate(checks.sequence(given or [], "calendar_invitees")):
-        field = f"calendar_invitees[{position}]"
-        each = checks.mapping(value, field)
-        email = checks.optional_name(each.get("email"), f"{field}.email")
-        name = checks.optional_name(each.get("name"), f"{field}.name")
-        if email and name:
-            names[email] = name
-    return names
+def _segments(meeting: dict[str, Any], notes: Notes) -> list[Segment] | None:
+    """What was said; None if the transcript is not there yet, or is no transcript."""
+    transcript = meeting.get("transcript")
+    if not isinstance(transcript, list) or not transcript:
+        what = "is not there yet" if not transcript else "is no array"
+        notes.add("transcript", f"{what}: the call waits for it")
+        return None
+    emails = _emails(meeting.get("calendar_invitees"))
+    names = {email: name for name, email in emails.items()}
+
+    def segment(position: int, each: dict[str, Any], field: str) -> Segment:
+        speaker = checks.mapping(each.get("speaker") or {}, f"{field}.speaker")
+        name = notes.tolerate(
+            checks.optional_name, speaker.get("display_name"), f"{field}.speaker.display_name"
+        )
+        email = notes.tolerate(
+            checks.email,
+            speaker.get("matched_calendar_invitee_email"),
+            f"{field}.speaker.matched_calendar_invitee_email",
+        ) or emails.get(name or "")
+        return checks.segment(
+            position,
+            name or names.get(email or "") or email,
+            checks.required(each, "text", f"{field}.text"),
+            start=notes.tolerate(_clock, each.get("timestamp"), f"{field}.timestamp"),
+            email=email,
+            field=field,
+        )
+
+    return notes.segments(transcript, "transcript", segment)
 
 
-def _segment(position: int, value: Any, names: dict[str, str]) -> Segment:
-    field = f"transcript[{position}]"
-    each = checks.mapping(value, field)
-    speaker = checks.mapping(each.get("speaker") or {}, f"{field}.speaker")
-    email = checks.optional_name(
-        speaker.get("matched_calendar_invitee_email"),
-        f"{field}.speaker.matched_calendar_invitee_email",
-    )
-    name = checks.optional_name(speaker.get("display_name"), f"{field}.speaker.display_name")
-    return checks.segment(
-        position,
-        name or names.get(email or "") or email,
-        checks.required(each, "text", f"{field}.text"),
-        start=_clock(each.get("timestamp"), f"{field}.timestamp"),
-        email=email,
-        field=field,
-    )
+def _emails(invitees: Any) -> dict[str, str]:
+    """The invitees' addresses, by the speaker that Fathom matched with them or by their name."""
+    found: dict[str, str] = {}
+    for each in invitees if isinstance(invitees, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("email"), str):
+            name = each.get("matched_speaker_display_name") or each.get("name")
+            if isinstance(name, str):
+                found.setdefault(" ".join(name.split()), each["email"].lower())
+    return found
 
 
 def _clock(value: Any, field: str) -> float | None:
@@ -86,3 +115,6 @@ def _clock(value: Any, field: str) -> float | None:
         raise checks.RefusedError(field, 'is not a time such as "01:02:03" from the call\'s start')
     hours, minutes, seconds = match.groups()
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+FORMAT = Format("Fathom's API", _recognises, recording)

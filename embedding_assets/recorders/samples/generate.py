@@ -16,7 +16,8 @@ from string import Formatter
 from typing import Final, TextIO
 
 from embedding_assets.engine.errors import InvalidInputError
-from embedding_assets.engine.model import Recording, Segment
+from embedding_assets.engine.model import Segment
+from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.samples import vocabulary as words
 
 PLATFORM: Final = "jsonl"

@@ -22,27 +22,90 @@ WHERE (calls.title, calls.recorded_at, calls.duration, calls.url, calls.recorded
        coalesce(excluded.recorded_by_name, calls.recorded_by_name),
        coalesce(excluded.recorded_by_email, calls.recorded_by_email), excluded.source_platform);
 
--- name: upsert_segments(recording_id, positions, speakers, emails, starts, ends, texts)!
+-- name: fill_owner(recording_id, owner)!
+-- Makes whoever recorded the call its owner, where nobody is and the column takes an address.
+UPDATE fathom_calls AS calls SET user_id = :owner
+WHERE recording_id = :recording_id AND user_id IS NULL;
+
+-- name: owners_are_text()$
+-- Whether fathom_calls has a column for the owner that takes an address.
+SELECT EXISTS (SELECT FROM pg_attribute
+               WHERE attrelid = 'fathom_calls'::regclass AND attname = 'user_id'
+                 AND atttypid IN ('text'::regtype, 'varchar'::regtype) AND NOT attisdropped);
+
+-- name: stored_segments(recording_id)
+-- The segments of a recording as they are stored, with what a person made of them.
+SELECT position, speaker_name, to_jsonb(said) ->> 'speaker_email' AS speaker_email, start_seconds,
+       end_seconds, coalesce(text, '') AS text, edited_text, is_deleted IS TRUE AS is_deleted
+FROM fathom_transcripts AS said
+WHERE recording_id = :recording_id
+ORDER BY position;
+
+-- name: hold_segments(recording_id)
+-- The same, and until the end of the transaction nobody else edits them.
+SELECT position, speaker_name, to_jsonb(said) ->> 'speaker_email' AS speaker_email, start_seconds,
+       end_seconds, coalesce(text, '') AS text, edited_text, is_deleted IS TRUE AS is_deleted
+FROM fathom_transcripts AS said
+WHERE recording_id = :recording_id
+ORDER BY position
+FOR UPDATE;
+
+-- name: upsert_segments(recording_id, positions, speakers, emails, starts, ends, texts, edits, deletions)!
 -- Adds the segments, or corrects those that differ.
 INSERT INTO fathom_transcripts AS segments
-    (recording_id, position, speaker_name, speaker_email, start_seconds, end_seconds, text)
-SELECT :recording_id, position, speaker, email, start_seconds, end_seconds, text
+    (recording_id, position, speaker_name, speaker_email, start_seconds, end_seconds, text,
+     edited_text, is_deleted)
+SELECT :recording_id, position, speaker, email, start_seconds, end_seconds, text, edited_text,
+       is_deleted
 FROM unnest(:positions::integer[], :speakers::text[], :emails::text[],
-            :starts::double precision[], :ends::double precision[], :texts::text[])
-    AS batch (position, speaker, email, start_seconds, end_seconds, text)
+            :starts::double precision[], :ends::double precision[], :texts::text[],
+            :edits::text[], :deletions::boolean[])
+    AS batch (position, speaker, email, start_seconds, end_seconds, text, edited_text, is_deleted)
 ON CONFLICT (recording_id, position) DO UPDATE SET
     speaker_name = excluded.speaker_name,
     speaker_email = excluded.speaker_email,
     start_seconds = excluded.start_seconds,
     end_seconds = excluded.end_seconds,
-    text = excluded.text
+    text = excluded.text,
+    edited_text = excluded.edited_text,
+    is_deleted = excluded.is_deleted
 WHERE (segments.speaker_name, segments.speaker_email, segments.start_seconds,
-       segments.end_seconds, segments.text)
+       segments.end_seconds, segments.text, segments.edited_text, segments.is_deleted)
     IS DISTINCT FROM
       (excluded.speaker_name, excluded.speaker_email, excluded.start_seconds,
-       excluded.end_seconds, excluded.text);
+       excluded.end_seconds, excluded.text, excluded.edited_text, excluded.is_deleted);
 
 -- name: delete_later_segments(recording_id, positions)!
 -- Deletes the segments that the recorder no longer has.
 DELETE FROM fathom_transcripts
 WHERE recording_id = :recording_id AND position NOT IN (SELECT unnest(:positions::integer[]));
+
+-- name: keep_unmatched_edit(recording_id, position, text, edited_text, is_deleted)!
+-- Keeps an edit whose words are not in the transcript any more.
+INSERT INTO unmatched_edits (recording_id, position, text, edited_text, is_deleted)
+VALUES (:recording_id, :position, :text, :edited_text, :is_deleted);
+
+-- name: describe_call(recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash, proposed_id, file)!
+-- Keeps what the recorder says beside the words; a value that it does not give is kept.
+INSERT INTO call_details AS details
+    (recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash,
+     proposed_id, file)
+VALUES (:recording_id, :team, :shared_with::text[], :language, :awaits_transcript, :recorded_at,
+        :content_hash, :proposed_id, :file)
+ON CONFLICT (recording_id) DO UPDATE SET
+    team = coalesce(excluded.team, details.team),
+    shared_with = excluded.shared_with,
+    language = coalesce(excluded.language, details.language),
+    awaits_transcript = excluded.awaits_transcript,
+    recorded_at = coalesce(excluded.recorded_at, details.recorded_at),
+    content_hash = coalesce(excluded.content_hash, details.content_hash),
+    proposed_id = coalesce(excluded.proposed_id, details.proposed_id),
+    file = coalesce(excluded.file, details.file)
+WHERE (details.team, details.shared_with, details.language, details.awaits_transcript,
+       details.recorded_at, details.content_hash, details.proposed_id, details.file)
+    IS DISTINCT FROM
+      (coalesce(excluded.team, details.team), excluded.shared_with,
+       coalesce(excluded.language, details.language), excluded.awaits_transcript,
+       coalesce(excluded.recorded_at, details.recorded_at),
+       coalesce(excluded.content_hash, details.content_hash),
+       coalesce(excluded.proposed_id, details.proposed_id), coalesce(excluded.file, details.file));
