@@ -188,8 +188,7 @@ def test_every_letter_of_every_cue_is_read(
         text = [line for block in blocks for line in (*block, "")]
         written += [*index, f"{FIRST}", *text, ""]
     segments = _segments(ending.join(written))
-    assert len(segments) == len(cues)
-    for segment, blocks in zip(segments, cues, strict=True):
-        given_letters = [c for block in blocks for line in block for c in line if c.isalpha()]
-        read_letters = [c for c in (segment.speaker or "") + segment.text if c.isalpha()]
-        assert read_letters == given_letters
+    assert len(segments) >= len(cues)  # a cue in which a second speaker begins is two
+    given_letters = [c for cue in cues for block in cue for line in block for c in line]
+    read_letters = [c for each in segments for c in (each.speaker or "") + each.text]
+    assert list(filter(str.isalpha, read_letters)) == list(filter(str.isalpha, given_letters))
