@@ -4,7 +4,7 @@
 --
 --     psql "$OWNER_URL" -v ON_ERROR_STOP=1 -f deploy/grants.sql
 
-GRANT SELECT ON embedding_assets_version TO embedding_worker, embedding_search;
+GRANT SELECT ON embedding_assets_version TO embedding_worker, embedding_search, embedding_importer;
 
 -- The worker. Postgres asks for UPDATE on a column to lock a row against others (FOR SHARE, FOR KEY
 -- SHARE, FOR UPDATE): that is all the worker does with the column created_at.
@@ -24,14 +24,22 @@ GRANT SELECT, INSERT, DELETE ON embedding_batch_inputs TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON integrity_findings TO embedding_worker;
 GRANT SELECT, UPDATE ON integrity_progress TO embedding_worker;
 
+-- What recorders say beside the words: health compares it with the calls that are here.
+GRANT SELECT ON call_details, call_people, people, unmatched_edits, fathom_keys, fathom_sightings,
+    webhook_deliveries TO embedding_worker;
+
+-- Whoever imports, or synchronises a recorder (SOURCE_DATABASE_URL).
+GRANT SELECT, INSERT, UPDATE, DELETE ON call_details, call_people, people, unmatched_edits,
+    fathom_keys, fathom_sightings, webhook_deliveries TO embedding_importer;
+
 -- Whoever runs `embedding-assets search`, or calls search_transcript_chunks. The vectors stay out of
 -- reach: two functions read them for the caller, and give hashes and cosines.
 GRANT SELECT ON transcript_chunks, chunk_words, published_recordings, search_languages,
-    search_lexemes, embedding_models TO embedding_search;
+    search_lexemes, embedding_models, people, call_people TO embedding_search;
 GRANT EXECUTE ON FUNCTION nearest_chunk_vectors, chunk_similarities
     TO embedding_search, embedding_worker;
 
--- Where `init` made the recorder's tables, the importer writes them as embedding_owner.
+-- Where `init` made the recorder's tables.
 DO $$
 DECLARE source regclass;
 BEGIN
@@ -41,5 +49,6 @@ BEGIN
             AND pg_has_role(relowner, 'USAGE')
     LOOP
         EXECUTE format('GRANT SELECT ON %s TO embedding_worker', source);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO embedding_importer', source);
     END LOOP;
 END $$;

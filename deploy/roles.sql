@@ -12,7 +12,7 @@ DO $$
 DECLARE role text;
 BEGIN
     FOREACH role IN ARRAY ARRAY['embedding_owner', 'embedding_worker', 'embedding_search',
-                                'embedding_dagster'] LOOP
+                                'embedding_importer', 'embedding_dagster'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', role);
         END IF;
@@ -24,10 +24,11 @@ GRANT embedding_owner, embedding_dagster TO CURRENT_USER;
 
 -- A schema of the project's own: on Supabase, what lies in `public` is served to the world.
 CREATE SCHEMA IF NOT EXISTS embedding AUTHORIZATION embedding_owner;
-GRANT USAGE ON SCHEMA embedding TO embedding_worker, embedding_search;
+GRANT USAGE ON SCHEMA embedding TO embedding_worker, embedding_search, embedding_importer;
 ALTER ROLE embedding_owner SET search_path = embedding, public;
 ALTER ROLE embedding_worker SET search_path = embedding, public;
 ALTER ROLE embedding_search SET search_path = embedding, public;
+ALTER ROLE embedding_importer SET search_path = embedding, public;
 
 -- Dagster's storage: a schema beside it, in which Dagster makes its own tables.
 CREATE SCHEMA IF NOT EXISTS dagster AUTHORIZATION embedding_dagster;
@@ -37,6 +38,7 @@ ALTER ROLE embedding_dagster SET search_path = dagster;
 ALTER ROLE embedding_owner SET statement_timeout = 0;
 ALTER ROLE embedding_worker SET statement_timeout = '30s';
 ALTER ROLE embedding_search SET statement_timeout = '10s';
+ALTER ROLE embedding_importer SET statement_timeout = '30s';
 
 -- pgvector stays where it is; elsewhere it comes into `extensions`, as on Supabase.
 CREATE SCHEMA IF NOT EXISTS extensions;
@@ -44,11 +46,13 @@ CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 DO $$
 BEGIN
     EXECUTE format(
-        'GRANT USAGE ON SCHEMA %s TO embedding_owner, embedding_worker, embedding_search',
+        'GRANT USAGE ON SCHEMA %s TO embedding_owner, embedding_worker, embedding_search,'
+        ' embedding_importer',
         (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'vector'));
 END $$;
 
--- The recorder's tables, if they are there already: read, never written. Where row-level security
+-- The recorder's tables, if they are there already: read, never written, unless you let
+-- embedding_importer do that (docs/existing-postgres.md). Where row-level security
 -- is on, the policy is not optional: a worker that sees no calls takes them all for deleted.
 DO $$
 DECLARE source record;

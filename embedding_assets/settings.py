@@ -1,7 +1,7 @@
 """Every environment variable, typed, in one place."""
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -23,6 +23,7 @@ ENV_FILE = PROJECT_ROOT / ".env"
 # The markers around what `embedding-assets init` writes into .env for the `dagster` commands.
 BLOCK_START = "# --- written by `embedding-assets init`; your own settings go below the block ---"
 BLOCK_END = "# --- end of what `embedding-assets init` wrote ---"
+FATHOM_URL = "https://api.fathom.ai/external/v1"
 BLOCK = re.compile(f"{re.escape(BLOCK_START)}.*?{re.escape(BLOCK_END)}\n?", re.DOTALL)
 
 
@@ -37,7 +38,21 @@ class Settings(BaseSettings):
 
     embedding_assets_home: Path = PROJECT_ROOT / ".local"
     database_url: SecretStr | None = None
+    # Of a role that may write the recorders' tables, where that of DATABASE_URL may not.
+    source_database_url: SecretStr | None = None
     dagster_pg_url: SecretStr | None = None
+
+    # Fathom's API keys, each with a name: ann=KEY bob=KEY
+    fathom_api_keys: SecretStr | None = None
+    fathom_base_url: str = FATHOM_URL
+    # The first day whose meetings are read.
+    fathom_since: date = date(2020, 1, 1)
+    # For how many days a meeting is read again, as its transcript may come late or be edited.
+    fathom_reread_days: int = Field(default=7, ge=1, le=366)
+    fathom_listing_hour: int = Field(default=3, ge=0, le=23)  # UTC
+    # What becomes of calls that are deleted at the recorder.
+    fathom_gone_meetings: Literal["keep", "withdraw"] = "keep"
+    fathom_webhook_secrets: SecretStr | None = None
 
     embedding_provider: Literal["local", "openai"] = "local"
     embedding_model: str | None = None
@@ -77,6 +92,7 @@ class Settings(BaseSettings):
     # Whether Dagster's events show the titles of calls, which may be private.
     share_titles: bool = False
 
+    sync_fathom_cron: str = "*/15 * * * *"
     embed_pending_cron: str = "*/5 * * * *"
     recover_dead_letters_cron: str = "0 */6 * * *"
     sweep_vectors_cron: str = "17 3 * * *"

@@ -17,6 +17,8 @@ from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
 from embedding_assets.engine.vector_index import Builder, Policy
+from embedding_assets.recorders.sync.keys import Key, parse_keys
+from embedding_assets.recorders.sync.options import Options
 from embedding_assets.server.connections import application_url, open_database
 from embedding_assets.settings import Settings
 
@@ -37,6 +39,27 @@ def index_builder(settings: Settings) -> Builder:
 def index_policy(settings: Settings) -> Policy:
     """When parts of the vector index are built."""
     return Policy(tail_rows=settings.index_tail_rows, largest=settings.index_part_rows)
+
+
+def fathom_keys(settings: Settings) -> tuple[Key, ...]:
+    """The keys of Fathom's API; none where Fathom is not synchronised.
+
+    Raises:
+        ConfigurationError: FATHOM_API_KEYS is not of its form.
+    """
+    keys = settings.fathom_api_keys
+    return parse_keys(keys.get_secret_value()) if keys else ()
+
+
+def fathom_options(settings: Settings) -> Options:
+    """How Fathom is synchronised."""
+    return Options(
+        base_url=settings.fathom_base_url,
+        since=settings.fathom_since,
+        reread=timedelta(days=settings.fathom_reread_days),
+        listing_hour=settings.fathom_listing_hour,
+        withdraws=settings.fathom_gone_meetings == "withdraw",
+    )
 
 
 def chunk_settings(settings: Settings) -> ChunkSettings:

@@ -9,8 +9,10 @@ from embedding_assets.cli.changing import rechunk, switch_language, switch_model
 from embedding_assets.cli.embedding import retry, run, status
 from embedding_assets.cli.estimating import estimate
 from embedding_assets.cli.finding import evaluate, search
+from embedding_assets.cli.knowing import people
 from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.setup import demo, dev, init, stop, url
+from embedding_assets.cli.synchronising import sync
 from embedding_assets.cli.terminal import FAILED, MISCONFIGURED, complain, err
 from embedding_assets.cli.watching import alert_test, monitor
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
@@ -54,10 +56,12 @@ def main() -> None:
 COMMANDS: tuple[click.Command, ...] = (
     init,
     import_,
+    sync,
     estimate,
     run,
     search,
     evaluate,
+    people,
     retry,
     rechunk,
     status,

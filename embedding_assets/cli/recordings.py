@@ -20,26 +20,34 @@ def sources(paths: Sequence[str]) -> list[Path | Literal["-"]]:
 
 @click.command(name="import")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--replace",
+    "replace_more",
+    is_flag=True,
+    help="Let a transcript replace one that tells more, as when parts were cut on purpose.",
+)
 @as_json_option
 @click.pass_context
-def import_(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
+def import_(ctx: click.Context, paths: tuple[str, ...], replace_more: bool, as_json: bool) -> None:
     """Import recordings from files, folders or standard input (-).
 
-    Reads JSON lines (.jsonl, .jsonl.gz), Fathom API JSON, WebVTT and SRT. Importing a recording
-    again corrects what differs and queues it only if something was changed; what is rejected is
-    named with its place and the reason, and everything else is imported.
+    Reads what Fathom, Google Meet, Teams, Zoom, Webex, Otter, Fireflies, Gong, Granola, Grain,
+    tl;dv, Read AI and speech-to-text write, captions (VTT, SRT, SBV) and JSON lines; the content
+    tells which, see docs/recorders.md. Importing a recording again corrects what differs and
+    queues it only if something was changed; what is rejected is named with its place and the
+    reason, and everything else is imported.
     """
     from embedding_assets.recorders.importing import import_recordings  # noqa: PLC0415
-    from embedding_assets.server.connections import open_database  # noqa: PLC0415
+    from embedding_assets.server.connections import open_source_database  # noqa: PLC0415
 
-    with open_database(Settings()) as database, spinner("importing") as progress:
-        report = import_recordings(database, sources(paths), progress)
+    with open_source_database(Settings()) as database, spinner("importing") as progress:
+        report = import_recordings(database, sources(paths), progress, replace_more=replace_more)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
         for notice in report.notices:
             err.print("note:", style="yellow", end=" ")
-            err.print(printable(f"{notice.place}: {notice.reason}"), markup=False)
+            err.print(printable(str(notice)), markup=False)
         for rejection in report.rejected:
             err.print("rejected:", style="red", end=" ")
             err.print(printable(str(rejection)), markup=False)

@@ -193,6 +193,15 @@ snapshot_health = dg.define_asset_job(
 )
 
 
+sync_fathom = dg.define_asset_job(
+    "sync_fathom",
+    selection=dg.AssetSelection.assets("fathom_calls", "fathom_transcripts").without_checks(),
+    tags={"dagster/max_runtime": "1800"},
+    description="Reads Fathom: what is new, what may have changed, and once a night the whole"
+    " list.",
+)
+
+
 class AlertConfig(dg.Config):
     """One message for one channel."""
 

@@ -1,7 +1,7 @@
 """What Dagster injects: the engine, opened for one run or one tick."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,9 +10,17 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.vector_index import Builder, Policy
-from embedding_assets.server.connections import open_database
+from embedding_assets.recorders.sync.fathom import SyncReport, synchronise
+from embedding_assets.server.connections import open_database, open_source_database
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import batch_lane, index_builder, index_policy, open_session
+from embedding_assets.wiring import (
+    batch_lane,
+    fathom_keys,
+    fathom_options,
+    index_builder,
+    index_policy,
+    open_session,
+)
 
 if TYPE_CHECKING:
     from embedding_assets.engine.batches import BatchLane
@@ -51,3 +59,17 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
         """A session of the engine for one run."""
         with open_session(Settings(), run_id, lane=lane, insert_batch=insert_batch) as session:
             yield session
+
+
+class Recorders(dg.ConfigurableResource[None]):
+    """The recorders whose calls come in by themselves, as the settings name them."""
+
+    def synchronise(self, tell: Callable[[str], None]) -> SyncReport:
+        """Reads Fathom with all keys; `tell` gets what people are to know.
+
+        Raises:
+            EmbeddingAssetsError: a setting is wrong, or the database takes nothing.
+        """
+        settings = Settings()
+        with open_source_database(settings) as database:
+            return synchronise(database, fathom_keys(settings), fathom_options(settings), tell=tell)

@@ -14,6 +14,7 @@ from embedding_assets.defs.jobs import (
     recover_dead_letters,
     snapshot_health,
     sweep_vectors,
+    sync_fathom,
 )
 from embedding_assets.defs.launching import UNFINISHED, living_workers, worker_request
 from embedding_assets.defs.resources import EmbeddingEngine
@@ -133,7 +134,15 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("no batch has a next step, and too little is due for a new one")
         return _one_at_a_time(context.instance, embed_in_batches.name)
 
-    return [embed_pending, recover, in_batches, sweep, prune, check, count, snapshot, maintain]
+    ours = [embed_pending, recover, in_batches, sweep, prune, check, count, snapshot, maintain]
+    return [*ours, *_recorders(settings)]
+
+
+def _recorders(settings: Settings) -> list[dg.ScheduleDefinition]:
+    if settings.fathom_api_keys is None:
+        return []
+    told = "Reads what Fathom has; never twice at once."
+    return [_alone(sync_fathom, settings.sync_fathom_cron, told)]
 
 
 def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:

@@ -4,6 +4,7 @@ The asset checks, the monitor, the alerts and the trend all show what is judged 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -31,6 +32,7 @@ from embedding_assets.health.numbers import (
     measure,
     worst_of_each,
 )
+from embedding_assets.health.recorders import KeyNumbers, measure_keys, recorder_sync
 from embedding_assets.health.statements import sql
 
 
@@ -70,11 +72,18 @@ def examine(database: Database, thresholds: Thresholds, expected: Expected) -> H
         worst = worst_of_each(connection, letters)
         runs = tuple(RunInFlight(**row._asdict()) for row in sql.runs_in_flight(connection))
         costs = costs_today(connection)
-    health = judge(numbers, worst, thresholds, expected)
+        keys = measure_keys(connection)
+    health = judge(numbers, worst, thresholds, expected, keys)
     return replace(health, dead_letters=letters, runs_in_flight=runs, costs=costs)
 
 
-def judge(numbers: Numbers, worst: Worst, thresholds: Thresholds, expected: Expected) -> Health:
+def judge(
+    numbers: Numbers,
+    worst: Worst,
+    thresholds: Thresholds,
+    expected: Expected,
+    keys: Sequence[KeyNumbers] = (),
+) -> Health:
     """One finding for each check; `docs/runbook.md` describes them."""
     findings = (
         configuration(numbers, expected),
@@ -87,6 +96,7 @@ def judge(numbers: Numbers, worst: Worst, thresholds: Thresholds, expected: Expe
         chunk_sizes(numbers),
         search_words(numbers, expected),
         budget(numbers, expected),
+        recorder_sync(keys, expected.fathom_keys, numbers.checked_at),
     )
     return Health(numbers.checked_at, findings, numbers)
 
@@ -115,6 +125,7 @@ CHECKS = (
     "chunk_sizes",
     "search_words",
     "budget",
+    "recorder_sync",
 )
 """Every finding's name, in the order they are shown."""
 

@@ -13,7 +13,7 @@ from embedding_assets.health.findings import Health
 from embedding_assets.health.judging import Thresholds, examine, unreadable
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import budget, build_embedder, chunk_settings
+from embedding_assets.wiring import budget, build_embedder, chunk_settings, fathom_keys
 
 
 def thresholds(settings: Settings) -> Thresholds:
@@ -46,6 +46,7 @@ def expected(settings: Settings) -> Expected:
     """What the settings say, and what is wrong with them."""
     said = Expected(model=None, language=settings.search_language)
     try:
+        said = replace(said, fathom_keys=tuple(key.name for key in fathom_keys(settings)))
         said = replace(said, cut_as=chunk_settings(settings).name)
         with contextlib.closing(build_embedder(settings)) as embedder:
             said = replace(said, model=embedder.model)

@@ -8,6 +8,8 @@ from embedding_assets.engine.errors import InvalidInputError
 from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.statements import sql
 
+MOST_LISTED = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class KnownPerson:
@@ -83,7 +85,9 @@ def _named(recording: Recording) -> Iterator[_Named]:
 
 def list_people(database: Database, pattern: str = "") -> list[KnownPerson]:
     """People whose name or address holds the pattern, at most 1,000, by address."""
-    rows = database.retrying(lambda c: list(sql.list_people(c, pattern=pattern)), snapshot=True)
+    rows = database.retrying(
+        lambda c: list(sql.list_people(c, pattern=pattern, limit=MOST_LISTED)), snapshot=True
+    )
     return [KnownPerson(row.email, row.name, tuple(row.aliases), row.calls) for row in rows]
 
 

@@ -60,6 +60,11 @@ def read_document(document: Any, place: str) -> Iterator[Item]:
     yield from (item for _, item in _values(place, Source(None), document))
 
 
+def read_as(format_: Format, part: Any, place: str) -> Iterator[Item]:
+    """One call of a document whose format is known, as `read` gives it."""
+    yield from (item for _, item in _one(place, partial(_part, format_, part, Source(None))))
+
+
 def _is_known(file: OpenFile) -> bool:
     """Whether captions or text of a known format begin so."""
     head = _head(file.stream)

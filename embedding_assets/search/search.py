@@ -45,13 +45,15 @@ class Mode(StrEnum):
 class Filters:
     """What a search is narrowed to; an empty field narrows nothing.
 
-    Names of speakers count in any case, whole or one word of them. `title` is words of the title,
-    the last one perhaps not whole. Dates are those of the calls: from the first on, before the
-    other; a call whose date is unknown is in no range of dates.
+    Names of speakers count in any case, whole or one word of them. People are e-mail addresses:
+    whoever recorded the call, was invited or spoke, by any of their addresses. `title` is words of
+    the title, the last one perhaps not whole. Dates are those of the calls: from the first on,
+    before the other; a call whose date is unknown is in no range of dates.
     """
 
     recordings: Sequence[str] = ()
     speakers: Sequence[str] = ()
+    people: Sequence[str] = ()
     title: str = ""
     since: datetime | None = None
     until: datetime | None = None
@@ -59,6 +61,7 @@ class Filters:
     owners: Sequence[str] = ()
     not_recordings: Sequence[str] = ()
     not_speakers: Sequence[str] = ()
+    not_people: Sequence[str] = ()
     not_title: str = ""
     not_platforms: Sequence[str] = ()
     not_owners: Sequence[str] = ()
@@ -68,6 +71,7 @@ class Filters:
         excluded = {
             "recordings": list(self.not_recordings),
             "speakers": list(self.not_speakers),
+            "people": list(self.not_people),
             "title": self.not_title,
             "platforms": list(self.not_platforms),
             "owners": list(self.not_owners),
@@ -75,6 +79,7 @@ class Filters:
         wanted: dict[str, object] = {
             "recordings": list(self.recordings),
             "speakers": list(self.speakers),
+            "people": list(self.people),
             "title": self.title,
             "from": None if self.since is None else self.since.isoformat(),
             "until": None if self.until is None else self.until.isoformat(),

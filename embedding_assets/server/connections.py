@@ -35,6 +35,24 @@ def dagster_url(settings: Settings) -> str:
     return beside.render_as_string(hide_password=False)
 
 
+def source_url(settings: Settings) -> str:
+    """The connection URL of whoever writes the recorders' tables."""
+    url = settings.source_database_url
+    return application_url(settings) if url is None else url.get_secret_value()
+
+
+@contextlib.contextmanager
+def open_source_database(settings: Settings) -> Iterator[Database]:
+    """A connection that may write the recorders' tables, otherwise as `open_database`.
+
+    Raises:
+        ConfigurationError: the schema is missing or old.
+    """
+    with open_database(settings), Database(source_url(settings)) as database:
+        database.check_schema()
+        yield database
+
+
 @contextlib.contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
     """A connection to the application's database, with the embedded server started if need be.

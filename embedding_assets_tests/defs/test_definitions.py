@@ -29,6 +29,7 @@ CHECKS = {
     "chunk_sizes",
     "search_words",
     "budget",
+    "recorder_sync",
     "above_floor",
 }
 JOBS = {

@@ -274,7 +274,7 @@ FOREIGN = {
 def foreign(database: Database, request: pytest.FixtureRequest) -> Iterator[Database]:
     """A recorder's own tables, with bigint ids and no trigger of ours; nothing for nine hours."""
     with database.transaction() as connection:
-        connection.execute("DROP TABLE fathom_transcripts, fathom_calls")
+        connection.execute("DROP TABLE fathom_transcripts, fathom_calls CASCADE")
         connection.execute(
             "CREATE TABLE fathom_calls (recording_id bigint PRIMARY KEY, title text NOT NULL,"
             f" {FOREIGN[request.param]})"

@@ -1,9 +1,14 @@
 """What recorders say beside the words: people, access, files, and how far Fathom was read."""
 
+from pathlib import Path
+
 from alembic import op
 
 revision = "0008"
 down_revision = "0007"
+
+_HERE = Path(__file__).parent
+PEOPLE_FILTER = (_HERE / "0008_people_filter.sql").read_text(encoding="utf-8")
 
 DETAILS = """
 -- What a recorder says of a call beyond the columns of fathom_calls, which may be somebody else's.
@@ -65,22 +70,33 @@ CREATE TABLE fathom_keys (
     key_name text PRIMARY KEY,
     walked_until timestamptz, -- all that was created before was read, with transcripts
     read_at timestamptz, -- the last time that everything new was read
-    listing integer NOT NULL DEFAULT 0 CHECK (listing >= 0), -- the number of the listing under way
-    listed_until timestamptz, -- how far it came; NULL: none is under way
-    listed_at timestamptz, -- the end of the last complete one
+    reread_until timestamptz, -- how far the reading again came; NULL: none is under way
+    reread_at timestamptz, -- the end of the last whole one
+    listing integer NOT NULL DEFAULT 0 CHECK (listing >= 0), -- the number of the last listing
+    listing_began_at timestamptz, -- NULL: none is under way
+    listed_until timestamptz, -- how far it came
+    listed_at timestamptz, -- when the last complete one began: what it says is as of then
     refused_since timestamptz,
     refusal text,
+    CONSTRAINT a_listing_under_way_came_somewhere
+        CHECK ((listing_began_at IS NULL) = (listed_until IS NULL)),
     CONSTRAINT a_refusal_says_since_when CHECK ((refused_since IS NULL) = (refusal IS NULL))
 );
 
 -- The meetings that each key sees.
 CREATE TABLE fathom_sightings (
     key_name text NOT NULL REFERENCES fathom_keys ON DELETE CASCADE,
-    recording_id text NOT NULL,
-    created_at timestamptz NOT NULL,
+    meeting_id text NOT NULL, -- Fathom's
+    recording_id text, -- of the call here; NULL: the meeting could not be read
+    unreadable text, -- why
+    created_at timestamptz NOT NULL, -- as Fathom says, or the beginning of the window it was in
     listing integer NOT NULL, -- the number of the listing that saw it last, or would have
     missed smallint NOT NULL DEFAULT 0 CHECK (missed >= 0), -- complete listings since without it
-    PRIMARY KEY (key_name, recording_id)
+    gone_at timestamptz, -- when that was certain
+    PRIMARY KEY (key_name, meeting_id),
+    CONSTRAINT what_is_not_here_could_not_be_read
+        CHECK ((recording_id IS NULL) = (unreadable IS NOT NULL)),
+    CONSTRAINT what_is_gone_was_missed CHECK (gone_at IS NULL OR missed > 0)
 );
 CREATE INDEX fathom_sightings_recording ON fathom_sightings (recording_id);
 
@@ -142,10 +158,16 @@ def upgrade() -> None:
     """Creates the tables, and fills in who is known."""
     for statements in (DETAILS, FATHOM, FOLLOW_THE_CALLS, KNOWN_PEOPLE):
         op.execute(statements)
+    op.execute(PEOPLE_FILTER)
 
 
 def downgrade() -> None:
     """Drops them."""
+    functions = (_HERE / "0005_search_functions.sql").read_text(encoding="utf-8")
+    start = functions.index("CREATE FUNCTION wanted_recordings")
+    end = functions.index("END $$;", start) + len("END $$;")
+    op.execute(functions[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+    op.execute("DROP FUNCTION all_addresses")
     op.execute(
         "DROP TABLE webhook_deliveries, fathom_sightings, fathom_keys, unmatched_edits, people,"
         " call_people, call_details"

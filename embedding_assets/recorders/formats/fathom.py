@@ -92,7 +92,11 @@ def _segments(meeting: dict[str, Any], notes: Notes) -> list[Segment] | None:
             field=field,
         )
 
-    return notes.segments(transcript, "transcript", segment)
+    segments = notes.segments(transcript, "transcript", segment)
+    if any(each.text.strip() for each in segments):
+        return segments
+    notes.add("transcript", "has no words: the call waits for them")
+    return None
 
 
 def _emails(invitees: Any) -> dict[str, str]:

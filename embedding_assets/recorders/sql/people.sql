@@ -25,7 +25,7 @@ GROUP BY email ORDER BY email
 ON CONFLICT (email) DO UPDATE SET name = excluded.name
 WHERE known.name IS NULL AND excluded.name IS NOT NULL;
 
--- name: list_people(pattern)
+-- name: list_people(pattern, limit)
 -- People whose name or address holds the pattern, with the number of their calls.
 SELECT people.email, people.name, people.aliases,
        (SELECT count(DISTINCT calls.recording_id) FROM call_people AS calls
@@ -33,7 +33,7 @@ SELECT people.email, people.name, people.aliases,
 FROM people
 WHERE :pattern = '' OR position(lower(:pattern) IN lower(concat_ws(' ', name, email, aliases::text))) > 0
 ORDER BY people.email
-LIMIT 1000;
+LIMIT :limit;
 
 -- name: hold_person(email)^
 -- The person with this address, until the end of the transaction; no row if nobody has it.

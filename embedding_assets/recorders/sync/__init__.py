@@ -1,0 +1,1 @@
+"""Fathom's meetings, read through its API: completely, and again."""

@@ -1,0 +1,31 @@
+"""Withdraws calls that are gone at the recorder."""
+
+from functools import partial
+
+from embedding_assets.engine.database import Connection, Database
+from embedding_assets.recorders.statements import sql
+
+AT_ONCE = 1_000
+
+
+def withdraw_gone_calls(database: Database) -> list[str]:
+    """Deletes calls that each key which saw them sees no more, 1,000 at most; gives their ids.
+
+    Raises:
+        EmbeddingAssetsError: the database refuses.
+    """
+    gone = database.retrying(
+        lambda c: [row.recording_id for row in sql.gone_calls(c, limit=AT_ONCE)]
+    )
+    return [each for each in gone if database.retrying(partial(_withdraw, recording_id=each))]
+
+
+def _withdraw(connection: Connection, recording_id: str) -> bool:
+    """Deletes a call, unless a key sees it again by now."""
+    sightings = list(sql.hold_sightings(connection, recording_id=recording_id))
+    if any(row.gone_at is None for row in sightings):
+        return False
+    sql.withdraw_segments(connection, recording_id=recording_id)
+    sql.withdraw_details(connection, recording_id=recording_id)
+    sql.withdraw_call(connection, recording_id=recording_id)
+    return True
