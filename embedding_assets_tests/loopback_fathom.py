@@ -69,6 +69,7 @@ class LoopbackFathom:
         self.lock = threading.RLock()
         self.answered: Counter[str] = Counter()  # by key, and "limited"
         self.after_page: Callable[[], None] = lambda: None
+        self.last_query: dict[str, str] = {}
         self.failures: list[int | bytes] = []  # statuses or bodies of the next answers
         server = self
 
@@ -150,6 +151,7 @@ class LoopbackFathom:
         """Status, headers and body."""
         place = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(place.query).items()}
+        self.last_query = query
         if place.path != "/external/v1/meetings":
             return 404, {}, b"{}"
         if key not in self.keys or key in self.refused:

@@ -1,5 +1,6 @@
 """That what Fathom has is here, whatever its pages, its limits and its faults do meanwhile."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -12,9 +13,11 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.health.findings import Finding, Severity
 from embedding_assets.health.recorders import measure_keys, recorder_sync
+from embedding_assets.recorders.sync.api import FathomAPI, Page
 from embedding_assets.recorders.sync.fathom import SyncReport, synchronise
 from embedding_assets.recorders.sync.keys import Key, parse_keys
 from embedding_assets.recorders.sync.options import Options
+from embedding_assets.recorders.sync.windows import walk
 from embedding_assets_tests.calls import rows
 from embedding_assets_tests.loopback_fathom import Limits, LoopbackFathom, transcript
 
@@ -125,6 +128,39 @@ def test_a_deletion_while_pages_are_read_skips_nothing(
     sync(database, fathom)
     assert set(calls(database)) >= set(fathom.meetings)
     assert next(doomed, None) is None
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_one_walk_alone_skips_nothing_that_was_there_all_the_time(
+    fathom: LoopbackFathom, *, at_once: bool
+) -> None:
+    """Without the listing, which would find later what the windows skip."""
+    for number in range(60):
+        # With `at_once`, all in one second, which is paged.
+        age = timedelta(milliseconds=number) if at_once else HOUR * number
+        fathom.add(f"{100 + number}", NOW - DAY - age, WORDS)
+    doomed = iter([f"{100 + number}" for number in range(7)])
+    cursors: list[str] = []
+
+    def delete() -> None:
+        """While pages are read, the newest goes, and all others move up."""
+        if "cursor" in fathom.last_query:
+            cursors.append(fathom.last_query["cursor"])
+            with fathom.lock:
+                fathom.meetings.pop(next(doomed, ""), None)
+
+    fathom.after_page = delete
+    with FathomAPI(ANN.secret, fathom.base_url) as api:
+
+        def ask(after: datetime, before: datetime, cursor: str | None) -> Page:
+            deadline = time.monotonic() + 60
+            return api.meetings(after, before, cursor, with_transcripts=False, deadline=deadline)
+
+        windows = list(walk(ask, NOW - 10 * DAY, NOW))
+    read = {str(each["recording_id"]) for window in windows for each in window.meetings}
+    assert read >= set(fathom.meetings)
+    assert [each.start for each in windows[1:]] == [each.end for each in windows[:-1]]
+    assert bool(cursors) is at_once
 
 
 def test_a_bad_meeting_leaves_the_others_of_its_page(
