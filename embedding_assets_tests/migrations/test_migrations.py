@@ -162,3 +162,37 @@ def test_what_an_installation_has_published_is_searched_after_the_migration(
             " JOIN chunk_words USING (recording_id, chunk_index)"
         ).fetchone()
         assert same == (True,)
+
+
+# Two calls of the revision before recorders had tables of their own, with what was known of people.
+WITHOUT_RECORDERS = """
+INSERT INTO fathom_calls (recording_id, title, source_platform, recorded_by_name, recorded_by_email)
+VALUES ('1', 'A call', 'fathom', 'Ann Bee', 'Ann@Example.org'), ('2', 'Another', 'vtt', NULL, NULL);
+INSERT INTO fathom_transcripts (recording_id, position, speaker_name, speaker_email, text)
+VALUES ('1', 0, 'Ann Bee', 'ann@example.org', 'Hello.'),
+       ('1', 1, 'Cee Dee', 'cee@example.com', 'Good morning.'),
+       ('2', 0, 'Eva', NULL, 'Hello again.');
+"""
+
+
+def test_who_is_known_of_calls_of_before_is_found_after_the_migration(
+    empty_database_url: str,
+) -> None:
+    assert migrate(empty_database_url, "0007")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(WITHOUT_RECORDERS)
+    assert migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT email, name FROM people ORDER BY 1").fetchall() == [
+            ("ann@example.org", "Ann Bee"), ("cee@example.com", "Cee Dee"),
+        ]  # fmt: skip
+        assert connection.execute(
+            "SELECT recording_id, role, email FROM call_people ORDER BY 2, 3"
+        ).fetchall() == [
+            ("1", "recorded_by", "ann@example.org"),
+            ("1", "speaker", "ann@example.org"),
+            ("1", "speaker", "cee@example.com"),
+        ]
+        # The details follow a call of ours when it is deleted.
+        connection.execute("DELETE FROM fathom_calls WHERE recording_id = '1'")
+        assert connection.execute("SELECT count(*) FROM call_people").fetchone() == (0,)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from embedding_assets.recorders.samples.generate import generate, write_jsonl
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.checkout import ROOT, Checkout, short_folder
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
+from embedding_assets_tests.loopback_fathom import LoopbackFathom
 
 DIMENSIONS = 64
-OWNER, WORKER, SEARCH, DAGSTER = (
+OWNER, WORKER, SEARCH, IMPORTER, DAGSTER = (
     "embedding_owner",
     "embedding_worker",
     "embedding_search",
+    "embedding_importer",
     "embedding_dagster",
 )
 REFUSED = 2
@@ -62,9 +65,17 @@ class Site:
         """Runs one of deploy's files, whole."""
         self.execute(role, (ROOT / "deploy" / name).read_text())
 
-    def command(self, role: str, *arguments: str, code: int = 0, given: str | None = None) -> Any:
+    def command(
+        self,
+        role: str,
+        *arguments: str,
+        code: int = 0,
+        given: str | None = None,
+        **settings: str,
+    ) -> Any:
         """Runs `embedding-assets` with this role's DATABASE_URL."""
-        return self.checkout(*arguments, code=code, env=self._environment(role), given=given)
+        environment = {**self._environment(role), **settings}
+        return self.checkout(*arguments, code=code, env=environment, given=given)
 
     def job(self, role: str, name: str, *, code: int = 0, **settings: str) -> Any:
         """Executes a job of Dagster's with this role's DATABASE_URL."""
@@ -276,6 +287,14 @@ FORBIDDEN = {
         "UPDATE fathom_transcripts SET text = 'x'",
         "CREATE TABLE public.anything ()",
     ),
+    IMPORTER: (
+        "CREATE TABLE anything ()",
+        "SELECT * FROM fathom_calls",  # somebody else's, who granted nothing
+        "INSERT INTO fathom_calls (recording_id) VALUES (1)",
+        "SELECT * FROM transcript_chunks",
+        "SELECT * FROM embedding_queue",
+        "SELECT * FROM chunk_embeddings",
+    ),
     DAGSTER: (
         "SELECT * FROM embedding.transcript_chunks",
         "SELECT * FROM public.fathom_calls",
@@ -329,6 +348,45 @@ def test_where_the_tables_are_ours_the_owner_imports_and_the_worker_does_not(own
     assert json.loads(own.command(WORKER, "run", "--json").stdout)["processed"] == 1
     hits = json.loads(own.command(SEARCH, "search", "walrus", "--json").stdout)
     assert [hit["recording_id"] for hit in hits] == ["a"]
+
+
+def test_the_importer_writes_calls_and_the_workers_commands_use_it(own: Site) -> None:
+    record = {
+        "recording_id": "i",
+        "title": "A call",
+        "invitees": [{"email": "ann@example.org"}],
+        "segments": [{"speaker": "Ann", "start": 0, "end": 4, "text": "The heron stands still."}],
+    }
+    settings = {"SOURCE_DATABASE_URL": own.url(IMPORTER)}
+    own.command(WORKER, "import", "-", given=json.dumps(record), **settings)
+    assert own.statuses()["i"] == "pending"
+    own.command(WORKER, "run")
+    hits = json.loads(
+        own.command(SEARCH, "search", "heron", "--person", "ann@example.org", "--json").stdout
+    )
+    assert [hit["recording_id"] for hit in hits] == ["i"]
+    shorter = {**record, "segments": [{"text": "The heron flies away."}]}
+    own.command(WORKER, "import", "-", "--replace", given=json.dumps(shorter), **settings)
+    with LoopbackFathom(["secret"]) as fathom:
+        fathom.add("100", datetime.now(UTC) - timedelta(days=1), "We talk. We part.")
+        fathom.add("101", datetime.now(UTC) - timedelta(days=2), "We talk. We part.")
+        settings |= {
+            "FATHOM_API_KEYS": "ann=secret",
+            "FATHOM_BASE_URL": fathom.base_url,
+            "FATHOM_SINCE": f"{datetime.now(UTC) - timedelta(days=9):%Y-%m-%d}",
+            "FATHOM_GONE_MEETINGS": "withdraw",
+        }
+        own.command(WORKER, "sync", "fathom", **settings)
+        assert own.statuses()["101"] == "pending"
+        own.execute(
+            IMPORTER, "UPDATE fathom_sightings SET missed = 5, listing = 0 WHERE meeting_id = '101'"
+        )
+        del fathom.meetings["101"]
+        own.command(WORKER, "sync", "fathom", **settings)
+    assert own.execute(OWNER, "SELECT 1 FROM fathom_calls WHERE recording_id = '101'") == []
+    checks = json.loads(own.command(WORKER, "monitor", "--json", **settings).stdout)["checks"]
+    (found,) = [check for check in checks if check["name"] == "recorder_sync"]
+    assert (found["figures"]["here"], found["figures"]["gone"]) == (1, 1)
 
 
 def test_the_index_is_built_by_the_owner_for_everybody(own: Site, folder: Path) -> None:
