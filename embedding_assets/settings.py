@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     fathom_gone_meetings: Literal["keep", "withdraw"] = "keep"
     fathom_webhook_secrets: SecretStr | None = None
 
+    # Who may see a call, once access is on: see `embedding-assets access on`.
+    access_policy: Literal["owner", "invitees", "team", "everyone"] = "invitees"
+    access_externals: bool = False
+    access_admins: str = ""  # addresses with spaces between them
+
     embedding_provider: Literal["local", "openai"] = "local"
     embedding_model: str | None = None
     embedding_dimensions: int | None = Field(default=None, ge=1, le=16_000)

@@ -1,6 +1,7 @@
 """Builds the engine's parts from the settings."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
 from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.recorders.sync.keys import Key, parse_keys
 from embedding_assets.recorders.sync.options import Options
+from embedding_assets.search.access import AccessPolicy
 from embedding_assets.server.connections import application_url, open_database
 from embedding_assets.settings import Settings
 
@@ -60,6 +62,12 @@ def fathom_options(settings: Settings) -> Options:
         listing_hour=settings.fathom_listing_hour,
         withdraws=settings.fathom_gone_meetings == "withdraw",
     )
+
+
+def access_policy(settings: Settings) -> AccessPolicy:
+    """How readers are derived."""
+    admins = re.findall(r"[^\s,]+", settings.access_admins)
+    return AccessPolicy(settings.access_policy, settings.access_externals, tuple(admins))
 
 
 def chunk_settings(settings: Settings) -> ChunkSettings:

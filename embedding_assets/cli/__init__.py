@@ -5,6 +5,7 @@ from typing import Any
 import click
 import pydantic
 
+from embedding_assets.cli.access import access
 from embedding_assets.cli.changing import rechunk, switch_language, switch_model
 from embedding_assets.cli.embedding import retry, run, status
 from embedding_assets.cli.estimating import estimate
@@ -62,6 +63,7 @@ COMMANDS: tuple[click.Command, ...] = (
     search,
     evaluate,
     people,
+    access,
     retry,
     rechunk,
     status,

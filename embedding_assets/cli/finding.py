@@ -55,6 +55,7 @@ DATE = click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
     metavar="N",
     help="Show hits whole, with N chunks before and after.",
 )
+@click.option("--reader", metavar="EMAIL", help="Find only what this reader may see.")
 @as_json_option
 def search(  # noqa: PLR0917  (click passes each option)
     question: str,
@@ -62,6 +63,7 @@ def search(  # noqa: PLR0917  (click passes each option)
     mode: str,
     per_recording: int,
     context: int,
+    reader: str | None,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -78,6 +80,7 @@ def search(  # noqa: PLR0917  (click passes each option)
         per_recording=per_recording,
         context=context,
         filters=filters,
+        reader=reader,
     )
     if answer.notice:
         err.print(Text(printable(answer.notice), style="yellow"))
@@ -99,6 +102,7 @@ def find(
     per_recording: int = 3,
     context: int = 0,
     filters: dict[str, Any] | None = None,
+    reader: str | None = None,
 ) -> Any:
     """Searches with the model of the settings; gives an `Answer`."""
     from embedding_assets.search.search import Filters, Mode  # noqa: PLC0415
@@ -120,6 +124,7 @@ def find(
             per_recording=per_recording,
             context=context,
             seconds=None if is_local else settings.search_embedding_seconds,
+            reader=reader,
         )
 
 

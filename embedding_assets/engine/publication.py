@@ -1,20 +1,14 @@
 """The ends of an attempt, each one short transaction: published, failed, withdrawn, given back."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from embedding_assets.engine.database import Connection, sql
 from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError, ErrorKind
-from embedding_assets.engine.model import Chunk
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version
 from embedding_assets.engine.vectors import hold_live, hold_vectors
-
-COPY_TYPES = (
-    "text", "int4", "text", "bytea", "int4", "text[]", "float8", "float8", "int4", "int4",
-    "text", "timestamptz", "text",
-)  # fmt: skip
-"""The types of what `copy_chunks` takes, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ def publish(
     hold_live(connection, figures.model)
     version = current_version(connection, claim.recording_id)
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
-    _copy_chunks(connection, claim.recording_id, transcript)
+    _insert_chunks(connection, claim.recording_id, transcript)
     sql.store_words(connection, recording_id=claim.recording_id)
     sql.describe_recording(
         connection,
@@ -144,29 +138,23 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
     raise ClaimLostError(f"another run took over recording {claim.recording_id}")
 
 
-def _copy_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
-    with connection.cursor() as cursor, cursor.copy(sql.copy_chunks.sql) as copy:
-        copy.set_types(COPY_TYPES)
-        for chunk in transcript.chunks:
-            copy.write_row(_chunk_row(recording_id, transcript, chunk))
-
-
-def _chunk_row(recording_id: str, transcript: Transcript, chunk: Chunk) -> tuple[object, ...]:
-    """The columns of `copy_chunks`, in its order."""
-    return (
-        recording_id,
-        chunk.index,
-        chunk.text,
-        chunk.content_hash,
-        chunk.token_count,
-        list(chunk.speakers),
-        chunk.start_seconds,
-        chunk.end_seconds,
-        chunk.first_position,
-        chunk.last_position,
-        transcript.call.title,
-        transcript.call.recorded_at,
-        transcript.call.user_id,
+def _insert_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
+    chunks, call = transcript.chunks, transcript.call
+    sql.insert_chunks(
+        connection,
+        recording_id=recording_id,
+        indexes=[each.index for each in chunks],
+        texts=[each.text for each in chunks],
+        hashes=[each.content_hash for each in chunks],
+        token_counts=[each.token_count for each in chunks],
+        speakers=[json.dumps(each.speakers) for each in chunks],
+        starts=[each.start_seconds for each in chunks],
+        ends=[each.end_seconds for each in chunks],
+        first_positions=[each.first_position for each in chunks],
+        last_positions=[each.last_position for each in chunks],
+        call_title=call.title,
+        call_recorded_at=call.recorded_at,
+        user_id=call.user_id,
     )
 
 

@@ -13,6 +13,7 @@ UNREAD_WARNING = timedelta(hours=1)  # the schedule sync_fathom starts a run eve
 UNREAD_CRITICAL = timedelta(hours=24)
 UNLISTED_WARNING = timedelta(hours=36)  # a listing begins every night
 NAME = "recorder_sync"
+MOST_LINES = 5  # keys whose numbers are in the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,9 @@ class KeyNumbers:
     """What is known of one key; counts are of meetings."""
 
     key_name: str
+    added_at: datetime
     walked_until: datetime | None
+    walked_at: datetime | None
     read_at: datetime | None
     listing_began_at: datetime | None
     listed_at: datetime | None
@@ -62,25 +65,21 @@ def recorder_sync(
     ]
     used = [key for key in keys.values() if key is not None]
     read = [key.read_at for key in used if key.read_at is not None and key.refusal is None]
-    is_dead = not any(key is None or key.refusal is None for key in keys.values()) or (
-        bool(read) and checked_at - max(read) >= UNREAD_CRITICAL
-    )
+    signs = [key.walked_at or key.added_at for key in used if key.refusal is None]
+    is_dead = bool(used) and (not signs or checked_at - max(signs) >= UNREAD_CRITICAL)
     severity = Severity.WARNING if problems else Severity.HEALTHY
-    there, here = sum(key.there for key in used), sum(key.here for key in used)
-    told = (
-        f"{count(len(keys), 'key')}: the recorder has {count(there, 'meeting')}, here are {here:,}"
-    )
+    lines = tuple(_line(name, key) for name, key in keys.items())
     return Finding(
         NAME,
         Severity.CRITICAL if is_dead else severity,
-        "; ".join([*problems, told]),
+        "; ".join(problems or lines[:MOST_LINES]),
         "see the last runs of sync_fathom in Dagster; embedding-assets sync fathom reads at once"
         " and says what is wrong; what each case means: docs/runbook.md"
         if problems
         else None,
         {
-            "there": there,
-            "here": here,
+            "there": sum(key.there for key in used),
+            "here": sum(key.here for key in used),
             "waiting_for_transcripts": sum(key.waiting for key in used),
             "unreadable": sum(key.unreadable for key in used),
             "missing": sum(key.missing for key in used),
@@ -88,7 +87,7 @@ def recorder_sync(
             "refused_keys": sum(key.refusal is not None for key in used),
             "read_at": iso(min(read, default=None)),
         },
-        tuple(_line(name, key) for name, key in keys.items()),
+        lines,
     )
 
 
@@ -96,16 +95,9 @@ def _problems(key: KeyNumbers | None, now: datetime) -> Iterator[str]:
     if key is None:
         yield "it was never used"
         return
-    if key.refused_since is not None:
-        yield f"refused since {key.refused_since:%A}, {in_utc(key.refused_since)} ({key.refusal})"
-    elif key.read_at is None:
-        yield f"read for the first time, and has come to {in_utc(key.walked_until)}"
-    elif now - key.read_at >= UNREAD_WARNING:
-        yield f"not read since {in_utc(key.read_at)}"
-    elif key.listed_at is None:
-        yield "never compared with the recorder's whole list"
-    elif now - key.listed_at >= UNLISTED_WARNING:
-        yield f"not compared with the recorder's whole list since {in_utc(key.listed_at)}"
+    late = _lateness(key, now)
+    if late is not None:
+        yield late
     lacking = key.there - key.here - key.unreadable
     if lacking:
         yield f"{count(lacking, 'meeting')} not here"
@@ -113,9 +105,35 @@ def _problems(key: KeyNumbers | None, now: datetime) -> Iterator[str]:
         yield f"{count(key.unreadable, 'meeting')} could not be read"
     if key.missing:
         yield (
-            f"{count(key.missing, 'meeting')} missing at the recorder, more than is believed"
-            " without a person"
+            f"{count(key.missing, 'meeting')} missing at the recorder: not asked for once more yet,"
+            " or more than is believed without a person"
         )
+
+
+def _lateness(key: KeyNumbers, now: datetime) -> str | None:
+    """Why what the key sees may not be all here."""
+    sign = key.walked_at or key.added_at
+    is_unread = key.read_at is None
+    cases = (
+        (
+            key.refused_since is not None,
+            f"refused since {key.refused_since:%A}, {in_utc(key.refused_since)} ({key.refusal})"
+            if key.refused_since
+            else "",
+        ),
+        (is_unread and now - sign >= UNREAD_WARNING, f"its first reading stopped {in_utc(sign)}"),
+        (is_unread, f"read for the first time, and has come to {in_utc(key.walked_until)}"),
+        (
+            now - (key.read_at or now) >= UNREAD_WARNING,
+            f"not read since {in_utc(key.read_at)}",
+        ),
+        (key.listed_at is None, "never compared with the recorder's whole list"),
+        (
+            now - (key.listed_at or now) >= UNLISTED_WARNING,
+            f"not compared with the recorder's whole list since {in_utc(key.listed_at)}",
+        ),
+    )
+    return next((text for is_so, text in cases if is_so), None)
 
 
 def _line(name: str, key: KeyNumbers | None) -> str:

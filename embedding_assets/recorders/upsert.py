@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.errors import EmbeddingAssetsError, InvalidInputError
 from embedding_assets.engine.model import Segment
 from embedding_assets.recorders.edits import Edit, Stored, carried_over
 from embedding_assets.recorders.identity import Identity, content_hash, identify
@@ -40,8 +41,17 @@ def upsert(database: Database, recording: Recording, *, replace_more: bool = Fal
     A person's edits (`edited_text`, `is_deleted`) stay with their words. A transcript that tells
     less than the stored one does not replace it, unless `replace_more`. Change tracking queues the
     recording if anything that is embedded changed.
+
+    Raises:
+        InvalidInputError: the tables refuse this call, and may take others.
+        EmbeddingAssetsError: the database takes nothing now.
     """
-    return database.retrying(lambda connection: _upsert(connection, recording, replace_more))
+    try:
+        return database.retrying(lambda connection: _upsert(connection, recording, replace_more))
+    except EmbeddingAssetsError as error:
+        if type(error) is EmbeddingAssetsError:  # of no kind: a constraint of somebody's table, say
+            raise InvalidInputError(str(error)) from None
+        raise
 
 
 def _upsert(connection: Connection, recording: Recording, replace_more: bool) -> Outcome:

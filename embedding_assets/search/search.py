@@ -168,6 +168,7 @@ def search(
     per_recording: int = PER_RECORDING,
     context: int = 0,
     seconds: float | None = EMBEDDING_SECONDS,
+    reader: str | None = None,
 ) -> Answer:
     """The chunks that answer `question` best.
 
@@ -181,10 +182,13 @@ def search(
         per_recording: hits of one recording, as long as others fill the page.
         context: how many chunks before and after each hit to bring along.
         seconds: how long the question's embedding may take; None: as long as it takes.
+        reader: who asks, where access is on: an address or a user's id. It holds for this one
+            transaction; without it, the role of the connection decides.
 
     Raises:
         InvalidInputError: the question is empty.
-        ConfigurationError, TransientError: a semantic search without the model.
+        ConfigurationError, TransientError: a semantic search without the model; a reader where
+            access is off.
     """
     if not question.strip():
         raise InvalidInputError("the question is empty: say what to search for")
@@ -200,6 +204,13 @@ def search(
             notice = f"only words were searched: {error}"
     used = Mode.keyword if mode is Mode.hybrid and vector is None else mode
     with database.transaction() as connection:
+        if reader is not None:
+            sql.set_reader(connection, reader=reader)
+            if not sql.is_limited(connection):
+                raise ConfigurationError(
+                    "access is off, so that a reader sees every call: run `embedding-assets access"
+                    " on`, or search without a reader"
+                )
         rows = sql.answer(
             connection,
             question=question.replace("\0", " "),

@@ -215,7 +215,10 @@ def test_the_migration_goes_back_and_forth_and_functions_stay_pinned(
     )
     tracking = [("enqueue_recordings",), ("track_calls",), ("track_transcripts",)]
     search = [("chunk_similarities",), ("nearest_chunk_vectors",), ("search_transcript_chunks",)]
-    everything = sorted(tracking + search)
+    access = [
+        ("follow_readers",), ("is_limited",), ("reader_identities",), ("readable_recordings",)
+    ]  # fmt: skip
+    everything = sorted(tracking + search + access)
     assert rows(database, pinned) == everything
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1))
     with engine.begin() as connection:

@@ -113,8 +113,10 @@ def test_the_whole_is_as_bad_as_its_worst_check(name: str) -> None:
         "chunk_sizes": {"cut_otherwise": 1},
         "search_words": {"words_uncounted_since": NOW - 3 * HOUR},
         "budget": {"tokens_today": 800},
+        "recorder_sync": {},
     }[name]
-    expected = Expected(model=MODEL, tokens_a_day=1_000)
+    keys = ("ann",) if name == "recorder_sync" else ()
+    expected = Expected(model=MODEL, tokens_a_day=1_000, fathom_keys=keys)
     judged = judge(replace(QUIET_NIGHT, **bad), Worst(), DEFAULTS, expected)
     assert judged.severity is _by_name(judged)[name].severity
     assert judged.severity > HEALTHY

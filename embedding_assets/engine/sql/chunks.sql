@@ -25,11 +25,20 @@ SELECT :recording_id, :title, :recorded_at, :duration_seconds, :url, :source_pla
 FROM transcript_chunks AS chunks LEFT JOIN LATERAL unnest(chunks.speakers) AS speaker ON true
 WHERE chunks.recording_id = :recording_id;
 
--- name: copy_chunks()#
-COPY transcript_chunks (
+-- name: insert_chunks(recording_id, indexes, texts, hashes, token_counts, speakers, starts, ends, first_positions, last_positions, call_title, call_recorded_at, user_id)!
+-- The new chunks of one recording. Not by COPY, which Postgres refuses to a role that a policy
+-- applies to. The speakers of each chunk come as a JSON array, as they are not equally many.
+INSERT INTO transcript_chunks (
     recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
-    end_seconds, first_position, last_position, call_title, call_recorded_at, user_id
-) FROM STDIN (FORMAT BINARY);
+    end_seconds, first_position, last_position, call_title, call_recorded_at, user_id)
+SELECT :recording_id, chunk_index, chunk_text, content_hash, token_count,
+       ARRAY(SELECT jsonb_array_elements_text(speakers::jsonb)), start_seconds, end_seconds,
+       first_position, last_position, :call_title, :call_recorded_at, :user_id
+FROM unnest(:indexes::integer[], :texts::text[], :hashes::bytea[], :token_counts::integer[],
+            :speakers::text[], :starts::double precision[], :ends::double precision[],
+            :first_positions::integer[], :last_positions::integer[])
+    AS chunk (chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
+              end_seconds, first_position, last_position);
 
 -- name: cut_otherwise(cut_as)
 -- Published recordings whose chunks were cut with other sizes than these, or with unknown ones.

@@ -1,6 +1,6 @@
 -- name: fathom_keys()
 -- How far each key's meetings were read, and what became of those it sees.
-SELECT keys.key_name, keys.walked_until, keys.read_at, keys.listing_began_at, keys.listed_at,
+SELECT keys.key_name, keys.added_at, keys.walked_until, keys.walked_at, keys.read_at, keys.listing_began_at, keys.listed_at,
        keys.refused_since, keys.refusal, seen.*
 FROM fathom_keys AS keys
 CROSS JOIN LATERAL (

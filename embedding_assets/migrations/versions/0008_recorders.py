@@ -68,7 +68,9 @@ FATHOM = """
 -- How far each key's meetings were read.
 CREATE TABLE fathom_keys (
     key_name text PRIMARY KEY,
+    added_at timestamptz NOT NULL DEFAULT now(),
     walked_until timestamptz, -- all that was created before was read, with transcripts
+    walked_at timestamptz, -- when that was written last
     read_at timestamptz, -- the last time that everything new was read
     reread_until timestamptz, -- how far the reading again came; NULL: none is under way
     reread_at timestamptz, -- the end of the last whole one

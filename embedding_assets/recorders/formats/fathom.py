@@ -3,6 +3,7 @@
 Form: https://developers.fathom.ai/api-reference/meetings/list-meetings.
 """
 
+import contextlib
 import re
 from typing import Any
 
@@ -103,10 +104,13 @@ def _emails(invitees: Any) -> dict[str, str]:
     """The invitees' addresses, by the speaker that Fathom matched with them or by their name."""
     found: dict[str, str] = {}
     for each in invitees if isinstance(invitees, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("email"), str):
-            name = each.get("matched_speaker_display_name") or each.get("name")
-            if isinstance(name, str):
-                found.setdefault(" ".join(name.split()), each["email"].lower())
+        with contextlib.suppress(checks.RefusedError):
+            given = checks.mapping(each, None)
+            email = checks.email(given.get("email"), "email")
+            name = given.get("matched_speaker_display_name") or given.get("name")
+            name = checks.optional_name(name, "name")
+            if email and name:
+                found.setdefault(name, email)
     return found
 
 

@@ -45,21 +45,19 @@ WHERE keys.key_name = :key_name AND known.key_name = keys.key_name
 
 -- name: known_meetings(key_name, meeting_ids, waiting_since)
 -- Those of the meetings that need not be asked for with their words: whose call is here and does not
--- wait for a transcript that may still come, or that could not be read.
+-- wait for a transcript that may still come.
 SELECT sightings.meeting_id
 FROM fathom_sightings AS sightings
 LEFT JOIN call_details AS details ON details.recording_id = sightings.recording_id
 WHERE sightings.key_name = :key_name AND sightings.meeting_id = ANY (:meeting_ids::text[])
-  AND (sightings.recording_id IS NULL
-       OR (EXISTS (SELECT FROM fathom_calls AS calls
-                   WHERE calls.recording_id::text = sightings.recording_id)
-           AND NOT (coalesce(details.awaits_transcript, false)
-                    AND sightings.created_at >= :waiting_since)));
+  AND EXISTS (SELECT FROM fathom_calls AS calls
+              WHERE calls.recording_id::text = sightings.recording_id)
+  AND NOT (coalesce(details.awaits_transcript, false) AND sightings.created_at >= :waiting_since);
 
--- name: walked(key_name, until)!
+-- name: walked(key_name, until, at)!
 -- All that was created before was read; so the key is not refused.
 UPDATE fathom_keys SET walked_until = greatest(walked_until, :until::timestamptz),
-    refused_since = NULL, refusal = NULL
+    walked_at = greatest(walked_at, :at::timestamptz), refused_since = NULL, refusal = NULL
 WHERE key_name = :key_name;
 
 -- name: read_to_now(key_name, at)!
@@ -90,9 +88,9 @@ WHERE key_name = :key_name AND listing_began_at IS NULL;
 UPDATE fathom_keys SET listed_until = :until
 WHERE key_name = :key_name AND listing = :listing AND listing_began_at IS NOT NULL;
 
--- name: end_listing(key_name, listing)!
--- The listing is complete: what it did not see was missed once more. Nothing happens if another run
--- ended it before.
+-- name: end_listing(key_name, listing, since)!
+-- The listing is complete: what it did not see of what was created since then was missed once more.
+-- Nothing happens if another run ended it before.
 WITH ended AS (
     UPDATE fathom_keys
     SET listed_at = listing_began_at, listing_began_at = NULL, listed_until = NULL
@@ -101,7 +99,8 @@ WITH ended AS (
 )
 UPDATE fathom_sightings AS sightings SET missed = least(sightings.missed + 1, 1000)
 FROM ended
-WHERE sightings.key_name = ended.key_name AND sightings.listing < ended.listing;
+WHERE sightings.key_name = ended.key_name AND sightings.listing < ended.listing
+  AND sightings.created_at >= :since;
 
 -- name: missing_meetings(key_name)
 -- Those that two complete listings in a row did not see, and that are not known to be gone.
@@ -118,12 +117,15 @@ SELECT count(*) FROM fathom_sightings WHERE key_name = :key_name AND gone_at IS 
 UPDATE fathom_sightings SET gone_at = :at
 WHERE key_name = :key_name AND meeting_id = :meeting_id AND missed >= 2;
 
--- name: gone_calls(limit)
--- Calls here that each key which saw them sees no more.
+-- name: gone_calls(key_names, limit)
+-- Calls here that each key which saw them sees no more; none while a key never listed all it sees.
 SELECT recording_id FROM fathom_sightings AS sightings
 WHERE recording_id IS NOT NULL
   AND EXISTS (SELECT FROM fathom_calls AS calls
               WHERE calls.recording_id::text = sightings.recording_id)
+  AND NOT EXISTS (SELECT FROM fathom_keys
+                  WHERE key_name = ANY (:key_names::text[]) AND listed_at IS NULL
+                    AND refused_since IS NULL)
 GROUP BY recording_id
 HAVING bool_and(gone_at IS NOT NULL)
 ORDER BY recording_id
@@ -132,6 +134,10 @@ LIMIT :limit;
 -- name: hold_sightings(recording_id)
 -- What the keys know of a call, held until the end of the transaction.
 SELECT gone_at FROM fathom_sightings WHERE recording_id = :recording_id FOR UPDATE;
+
+-- name: forget_sightings(recording_id)!
+-- Forgets who saw a call that is withdrawn: whoever sees or imports it again brings it back.
+DELETE FROM fathom_sightings WHERE recording_id = :recording_id;
 
 -- name: withdraw_call(recording_id)!
 -- Deletes a call. Change tracking withdraws its chunks from search.
@@ -148,7 +154,13 @@ WITH people AS (DELETE FROM call_people WHERE recording_id = :recording_id),
 DELETE FROM call_details WHERE recording_id = :recording_id;
 
 -- name: forget_key(key_name)!
--- Forgets a key and what it saw; the calls stay.
+-- Forgets a key and what it saw. The calls stay: also those that it alone still saw, of which other
+-- keys know that they are gone.
+WITH told AS (
+    DELETE FROM fathom_sightings AS others USING fathom_sightings AS own
+    WHERE own.key_name = :key_name AND own.gone_at IS NULL AND others.key_name <> own.key_name
+      AND others.recording_id = own.recording_id AND others.gone_at IS NOT NULL
+)
 DELETE FROM fathom_keys WHERE key_name = :key_name;
 
 -- name: key_names()

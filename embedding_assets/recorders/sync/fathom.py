@@ -92,7 +92,7 @@ def synchronise(
         with FathomAPI(by_name[name].secret, options.base_url) as api:
             _KeySync(database, api, options, now, deadline, tell, report).run()
         reports.append(report)
-    withdrawn = withdraw_gone_calls(database) if options.withdraws else []
+    withdrawn = withdraw_gone_calls(database, list(by_name)) if options.withdraws else []
     for recording_id in withdrawn:
         tell(f"recording {recording_id} is gone at the recorder, and was withdrawn")
     return SyncReport(reports, withdrawn)
@@ -129,6 +129,7 @@ class _KeySync:
         name = self.report.name
         try:
             self._read_new()
+            self._read_waiting()
             self._read_again()
             self._list()
             self._confirm_what_is_missing()
@@ -147,23 +148,31 @@ class _KeySync:
         state = self._state()
         start = self._beginning
         if state.walked_until is not None:
-            waiting = self._write(sql.oldest_waiting, since=began - WAITS)
-            told = [state.walked_until - LATE, waiting, self.options.again_from]
-            start = min(each for each in told if each is not None)
+            start = max(start, state.walked_until - LATE)
         for window in self._walk(start, began):
-            self._take(window, partial(sql.walked, until=window.end))
+            self._take(window, partial(sql.walked, until=window.end, at=self.now()))
         self._write(sql.read_to_now, at=began)
         self.report.is_current = True
         if start <= began - self.options.reread:
             self._write(sql.reread_ended, at=began)
 
+    def _read_waiting(self) -> None:
+        """Asks again for transcripts that were not there; what is new does not wait for that."""
+        began = self.now()
+        oldest = self._write(sql.oldest_waiting, since=began - WAITS)
+        if oldest is not None:
+            for window in self._walk(oldest, began):
+                self._take(window)
+
     def _read_again(self) -> None:
+        if self.options.again_from is not None:
+            self._write(sql.reread, until=self.options.again_from)
         state, began = self._state(), self.now()
         is_fresh = state.reread_at is not None and state.reread_at > began - REREAD_EVERY
         if is_fresh and state.reread_until is None:
             return
         horizon = max(began - self.options.reread, self._beginning)
-        for window in self._walk(max(state.reread_until or horizon, horizon), began):
+        for window in self._walk(state.reread_until or horizon, began):
             self._take(window, partial(sql.reread, until=window.end))
         self._write(sql.reread_ended, at=began)
 
@@ -187,7 +196,7 @@ class _KeySync:
             self.database.retrying(
                 partial(self._listed, ids=ids, listing=state.listing, until=window.end)
             )
-        self._write(sql.end_listing, listing=state.listing)
+        self._write(sql.end_listing, listing=state.listing, since=self._beginning)
 
     def _listed(
         self, connection: Connection, *, ids: list[str], listing: int, until: datetime
@@ -245,6 +254,9 @@ class _KeySync:
 
     def _take(self, window: Window, progress: Callable[..., Any] | None = None) -> None:
         """Stores a window's meetings one by one; then, at once, that they were read."""
+        # First, so that no other run withdraws meanwhile what was gone and is there again.
+        ids = sorted({meeting_id(each) for each in window.meetings})
+        self._write(sql.list_meetings, meeting_ids=ids)
         taken = [(take(self.database, each), created_at(each)) for each in window.meetings]
         for each, _ in taken:
             self._tell_of(each)

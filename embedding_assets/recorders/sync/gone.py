@@ -1,5 +1,6 @@
 """Withdraws calls that are gone at the recorder."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from embedding_assets.engine.database import Connection, Database
@@ -8,14 +9,18 @@ from embedding_assets.recorders.statements import sql
 AT_ONCE = 1_000
 
 
-def withdraw_gone_calls(database: Database) -> list[str]:
+def withdraw_gone_calls(database: Database, key_names: Sequence[str]) -> list[str]:
     """Deletes calls that each key which saw them sees no more, 1,000 at most; gives their ids.
+
+    None is while one of these keys never listed all that it sees.
 
     Raises:
         EmbeddingAssetsError: the database refuses.
     """
     gone = database.retrying(
-        lambda c: [row.recording_id for row in sql.gone_calls(c, limit=AT_ONCE)]
+        lambda c: [
+            row.recording_id for row in sql.gone_calls(c, key_names=key_names, limit=AT_ONCE)
+        ]
     )
     return [each for each in gone if database.retrying(partial(_withdraw, recording_id=each))]
 
@@ -23,8 +28,9 @@ def withdraw_gone_calls(database: Database) -> list[str]:
 def _withdraw(connection: Connection, recording_id: str) -> bool:
     """Deletes a call, unless a key sees it again by now."""
     sightings = list(sql.hold_sightings(connection, recording_id=recording_id))
-    if any(row.gone_at is None for row in sightings):
+    if not sightings or any(row.gone_at is None for row in sightings):
         return False
+    sql.forget_sightings(connection, recording_id=recording_id)
     sql.withdraw_segments(connection, recording_id=recording_id)
     sql.withdraw_details(connection, recording_id=recording_id)
     sql.withdraw_call(connection, recording_id=recording_id)

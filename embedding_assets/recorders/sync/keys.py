@@ -28,7 +28,7 @@ def parse_keys(setting: str) -> tuple[Key, ...]:
     keys: dict[str, Key] = {}
     for number, part in enumerate(re.split(r"[\s,]+", setting.strip(" \t\r\n,")), 1):
         name, _, secret = part.partition("=")
-        if not secret or not secret.isascii() or not _NAME.fullmatch(name):
+        if not secret.strip("=") or not secret.isascii() or not _NAME.fullmatch(name):
             raise ConfigurationError(
                 f"FATHOM_API_KEYS: part {number} is not of the form name=key: write, for instance,"
                 " ann=THE_KEY bob=THE_OTHER_KEY"

@@ -4,7 +4,6 @@ Fathom's cursors count meetings: one that is deleted while somebody pages makes 
 A window that one page holds needs no cursor, so nothing can be skipped in it.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +11,14 @@ from typing import Any
 
 from embedding_assets.engine.errors import TransientError
 from embedding_assets.recorders.sync.api import Page
+from embedding_assets.recorders.sync.meetings import meeting_id
 
 Ask = Callable[[datetime, datetime, str | None], Page]
 
 SECOND = timedelta(seconds=1)
-FIRST = timedelta(days=30)
+FIRST = timedelta(hours=2)  # small: to double is progress, to halve is a request for nothing
 WIDEST = timedelta(days=366)
+MOST_GROWTH = 4.0
 WANTED = 7  # meetings a window; a page has ten
 MOST_PASSES = 5  # over the pages of one second
 
@@ -55,8 +56,8 @@ def walk(ask: Ask, start: datetime, end: datetime) -> Iterator[Window]:
         else:
             meetings = _paged(ask, at - SECOND, until, page)
         yield Window(at, until, meetings)
-        factor = WANTED / len(meetings) if meetings else 2.0
-        width = min(_seconds((until - at) * min(max(factor, 0.5), 2.0)), WIDEST)
+        factor = WANTED / len(meetings) if meetings else MOST_GROWTH
+        width = min(_seconds((until - at) * min(max(factor, 0.5), MOST_GROWTH)), WIDEST)
         at = until
 
 
@@ -74,7 +75,7 @@ def _paged(ask: Ask, after: datetime, before: datetime, first: Page) -> list[Any
 def _follow(ask: Ask, after: datetime, before: datetime, page: Page) -> dict[str, Any]:
     read: dict[str, Any] = {}
     while True:
-        read |= {json.dumps(each, sort_keys=True): each for each in page.items}
+        read |= {meeting_id(each): each for each in page.items}
         if page.next_cursor is None:
             return read
         page = ask(after, before, page.next_cursor)
