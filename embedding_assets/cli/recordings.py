@@ -26,9 +26,21 @@ def sources(paths: Sequence[str]) -> list[Path | Literal["-"]]:
     is_flag=True,
     help="Let a transcript replace one that tells more, as when parts were cut on purpose.",
 )
+@click.option(
+    "--as",
+    "importer",
+    metavar="EMAIL",
+    help="Who may see these calls, where nothing says who was there.",
+)
 @as_json_option
 @click.pass_context
-def import_(ctx: click.Context, paths: tuple[str, ...], replace_more: bool, as_json: bool) -> None:
+def import_(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    replace_more: bool,
+    importer: str | None,
+    as_json: bool,
+) -> None:
     """Import recordings from files, folders or standard input (-).
 
     Reads what Fathom, Google Meet, Teams, Zoom, Webex, Otter, Fireflies, Gong, Granola, Grain,
@@ -41,7 +53,9 @@ def import_(ctx: click.Context, paths: tuple[str, ...], replace_more: bool, as_j
     from embedding_assets.server.connections import open_source_database  # noqa: PLC0415
 
     with open_source_database(Settings()) as database, spinner("importing") as progress:
-        report = import_recordings(database, sources(paths), progress, replace_more=replace_more)
+        report = import_recordings(
+            database, sources(paths), progress, replace_more=replace_more, importer=importer
+        )
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:

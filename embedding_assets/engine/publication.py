@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from embedding_assets.engine.database import Connection, sql
 from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError, ErrorKind
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
-from embedding_assets.engine.transcripts import Transcript, current_version
+from embedding_assets.engine.transcripts import Transcript, current_version, is_certainly_gone
 from embedding_assets.engine.vectors import hold_live, hold_vectors
 
 
@@ -98,6 +98,8 @@ def withdraw(connection: Connection, run_id: str, claim: Claim, figures: Attempt
         return
     if current_version(connection, claim.recording_id) is not None:
         raise EmbeddingAssetsError("the call came back while it was being withdrawn")
+    if not is_certainly_gone(connection, claim.recording_id):
+        raise EmbeddingAssetsError("the call is not seen, but row-level security may hide it")
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     sql.forget(connection, recording_id=claim.recording_id)
     _record(connection, run_id, claim, figures, outcome="source_gone")

@@ -67,14 +67,22 @@ def require_sight(connection: Connection) -> None:
     """Stops a role from which row-level security hides calls: it would take them for deleted.
 
     Raises:
-        ConfigurationError: a policy hides most published calls, or all transcripts.
+        ConfigurationError: a policy hides a published call, or may do so, or all transcripts.
     """
     hidden = sql.hidden_by_policy(connection)
     if hidden.calls:
         counts = sql.count_published_without_call(connection)
-        if counts.unseen * 2 > counts.published:
+        if counts.unseen and not counts.can_ask:
             raise ConfigurationError(
-                f"row-level security on fathom_calls hides {counts.unseen} of {counts.published}"
+                f"row-level security applies to the role of DATABASE_URL on fathom_calls, where it"
+                f" does not see {counts.unseen} of {counts.published} published calls: are they"
+                " deleted, or hidden from it? Run deploy/roles.sql as the tables' owner, which lets"
+                " it ask"
+            )
+        unseen = sql.count_hidden(connection) if counts.unseen else 0
+        if unseen:
+            raise ConfigurationError(
+                f"row-level security on fathom_calls hides {unseen} of {counts.published}"
                 " published calls from the role of DATABASE_URL, which would be taken for deleted:"
                 " add a policy that lets it read all, or give it BYPASSRLS"
             )
@@ -83,6 +91,14 @@ def require_sight(connection: Connection) -> None:
             "row-level security on fathom_transcripts hides every segment from the role of"
             " DATABASE_URL: add a policy that lets it read all, or give it BYPASSRLS"
         )
+
+
+def is_certainly_gone(connection: Connection, recording_id: str) -> bool:
+    """Whether a call that this role does not see is deleted, and not only hidden from it."""
+    if not sql.hidden_by_policy(connection).calls:
+        return True
+    counts = sql.count_published_without_call(connection)
+    return counts.can_ask and sql.call_is_there(connection, recording_id=recording_id) is False
 
 
 def source_ids(connection: Connection) -> set[str]:

@@ -1,7 +1,7 @@
 """Imports the recordings that can be read, and reports what cannot."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,14 +34,17 @@ def import_recordings(
     progress: Callable[[int], None] = lambda _: None,
     *,
     replace_more: bool = False,
+    importer: str | None = None,
 ) -> ImportReport:
     """Stores every recording that can be read, one transaction each; `progress` gets the count.
 
-    With `replace_more`, a transcript also replaces one that tells more.
+    With `replace_more`, a transcript also replaces one that tells more. The importer is an address
+    that may see the calls, whoever else may.
     """
     report = ImportReport()
     for item in read(paths):
-        _take(database, item, report, replace_more=replace_more)
+        known = replace(item, imported_by=importer) if isinstance(item, Recording) else item
+        _take(database, known, report, replace_more=replace_more)
         progress(report.imported + report.unchanged)
     return report
 

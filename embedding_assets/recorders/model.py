@@ -38,3 +38,4 @@ class Recording:
     language: str | None = None
     awaits_transcript: bool = False
     file: str | None = None  # the absolute path, where the id is made of it
+    imported_by: str | None = None  # an address

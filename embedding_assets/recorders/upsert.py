@@ -146,6 +146,7 @@ def _describe(
         content_hash=content_hash(recording.segments) if has_words else None,
         proposed_id=recording.recording_id if recording.file else None,
         file=recording.file,
+        imported_by=recording.imported_by,
     )
     return changed + name_people(connection, recording_id, recording, with_speakers=not is_kept)
 

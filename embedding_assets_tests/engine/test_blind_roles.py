@@ -6,8 +6,9 @@ import pytest
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError
-from embedding_assets.engine.transcripts import require_sight
+from embedding_assets.engine.transcripts import is_certainly_gone, require_sight
 from embedding_assets_tests.calls import Embed, add_call, rows, talk
+from embedding_assets_tests.checkout import ROOT
 
 SOURCES = ("fathom_calls", "fathom_transcripts")
 
@@ -43,15 +44,53 @@ def _look(blind: Database) -> None:
         require_sight(connection)
 
 
+def _tell(database: Database) -> None:
+    """What deploy/roles.sql leaves behind as the tables' owner."""
+    roles = (ROOT / "deploy" / "roles.sql").read_text()
+    start = roles.index("CREATE OR REPLACE FUNCTION embedding.call_exists")
+    function = roles[start : roles.index("REVOKE", start)].replace("embedding.", "")
+    with database.transaction() as connection:
+        connection.execute(function)  # type: ignore[arg-type]
+
+
 def test_a_role_that_sees_no_call_withdraws_nothing(blind: Database, database: Database) -> None:
+    _tell(database)
     with pytest.raises(ConfigurationError, match="fathom_calls hides 3 of 3"):
         _look(blind)
 
 
-def test_nor_one_that_sees_few(blind: Database, database: Database) -> None:
-    _allow(database, "fathom_calls", "recording_id = 'a'")
-    with pytest.raises(ConfigurationError, match="hides 2 of 3"):
+def test_nor_one_that_sees_all_but_one(blind: Database, database: Database) -> None:
+    _tell(database)
+    _allow(database, "fathom_calls", "recording_id <> 'a'")
+    with pytest.raises(ConfigurationError, match="hides 1 of 3"):
         _look(blind)
+
+
+def test_nor_one_that_nobody_tells_whether_what_it_does_not_see_is_there(
+    blind: Database, database: Database
+) -> None:
+    _allow(database, "fathom_calls", "recording_id <> 'a'")
+    with pytest.raises(ConfigurationError, match=r"does not see 1 of 3 .* deploy/roles\.sql"):
+        _look(blind)
+
+
+def test_what_is_deleted_is_told_from_what_is_hidden(blind: Database, database: Database) -> None:
+    _tell(database)
+    for table in SOURCES:
+        _allow(database, table)
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM fathom_calls WHERE recording_id = 'a'")
+    _look(blind)
+    # Hidden between the look and the withdrawal: it stays.
+    with database.transaction() as connection:
+        connection.execute("UPDATE fathom_calls SET title = 'changed' WHERE recording_id = 'b'")
+        connection.execute("ALTER POLICY sees ON fathom_calls USING (recording_id = 'c')")
+    with blind.transaction(snapshot=True) as connection:
+        assert is_certainly_gone(connection, "a")
+        assert not is_certainly_gone(connection, "b")
+    assert rows(database, "SELECT DISTINCT recording_id FROM transcript_chunks ORDER BY 1") == [
+        ("a",), ("b",), ("c",),
+    ]  # fmt: skip
 
 
 def test_a_role_that_sees_no_segment_publishes_no_empty_recordings(

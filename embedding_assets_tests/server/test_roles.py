@@ -386,7 +386,7 @@ def test_the_importer_writes_calls_and_the_workers_commands_use_it(own: Site) ->
     assert own.execute(OWNER, "SELECT 1 FROM fathom_calls WHERE recording_id = '101'") == []
     checks = json.loads(own.command(WORKER, "monitor", "--json", **settings).stdout)["checks"]
     (found,) = [check for check in checks if check["name"] == "recorder_sync"]
-    assert (found["figures"]["here"], found["figures"]["gone"]) == (1, 1)
+    assert (found["figures"]["there"], found["figures"]["here"]) == (1, 1)
 
 
 def test_the_index_is_built_by_the_owner_for_everybody(own: Site, folder: Path) -> None:

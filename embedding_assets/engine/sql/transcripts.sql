@@ -52,13 +52,26 @@ SELECT row_security_active('fathom_calls') AS calls,
        row_security_active('fathom_transcripts') AS transcripts;
 
 -- name: count_published_without_call()^
--- Published recordings, and those of them whose call this role does not see.
+-- Published recordings, those of them whose call this role does not see, and whether the tables'
+-- owner has left a function that sees them all (deploy/roles.sql).
 SELECT count(*) AS published,
        count(*) FILTER (WHERE NOT EXISTS (
            SELECT FROM fathom_calls AS calls
-           WHERE calls.recording_id::text = queued.recording_id)) AS unseen
+           WHERE calls.recording_id::text = queued.recording_id)) AS unseen,
+       to_regprocedure('call_exists(text)') IS NOT NULL AS can_ask
 FROM embedding_queue AS queued
 WHERE status = 'completed';
+
+-- name: count_hidden()$
+-- Published recordings whose call this role does not see although it is there, or may be.
+SELECT count(*) FROM embedding_queue AS queued
+WHERE status = 'completed' AND NOT EXISTS (
+    SELECT FROM fathom_calls AS calls WHERE calls.recording_id::text = queued.recording_id)
+  AND call_exists(queued.recording_id) IS NOT FALSE;
+
+-- name: call_is_there(recording_id)$
+-- What the tables' owner sees of a call that row-level security may hide; NULL: it cannot tell.
+SELECT call_exists(:recording_id);
 
 -- name: sees_transcripts()$
 -- Whether this role sees any segment, or there is no call that could have one.

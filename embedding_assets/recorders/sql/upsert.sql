@@ -85,13 +85,13 @@ WHERE recording_id = :recording_id AND position NOT IN (SELECT unnest(:positions
 INSERT INTO unmatched_edits (recording_id, position, text, edited_text, is_deleted)
 VALUES (:recording_id, :position, :text, :edited_text, :is_deleted);
 
--- name: describe_call(recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash, proposed_id, file)!
+-- name: describe_call(recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash, proposed_id, file, imported_by)!
 -- Keeps what the recorder says beside the words; a value that it does not give is kept.
 INSERT INTO call_details AS details
     (recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash,
-     proposed_id, file)
+     proposed_id, file, imported_by)
 VALUES (:recording_id, :team, :shared_with::text[], :language, :awaits_transcript, :recorded_at,
-        :content_hash, :proposed_id, :file)
+        :content_hash, :proposed_id, :file, lower(:imported_by))
 ON CONFLICT (recording_id) DO UPDATE SET
     team = coalesce(excluded.team, details.team),
     shared_with = excluded.shared_with,
@@ -100,12 +100,15 @@ ON CONFLICT (recording_id) DO UPDATE SET
     recorded_at = coalesce(excluded.recorded_at, details.recorded_at),
     content_hash = coalesce(excluded.content_hash, details.content_hash),
     proposed_id = coalesce(excluded.proposed_id, details.proposed_id),
-    file = coalesce(excluded.file, details.file)
+    file = coalesce(excluded.file, details.file),
+    imported_by = coalesce(details.imported_by, excluded.imported_by)
 WHERE (details.team, details.shared_with, details.language, details.awaits_transcript,
-       details.recorded_at, details.content_hash, details.proposed_id, details.file)
+       details.recorded_at, details.content_hash, details.proposed_id, details.file,
+       details.imported_by)
     IS DISTINCT FROM
       (coalesce(excluded.team, details.team), excluded.shared_with,
        coalesce(excluded.language, details.language), excluded.awaits_transcript,
        coalesce(excluded.recorded_at, details.recorded_at),
        coalesce(excluded.content_hash, details.content_hash),
-       coalesce(excluded.proposed_id, details.proposed_id), coalesce(excluded.file, details.file));
+       coalesce(excluded.proposed_id, details.proposed_id), coalesce(excluded.file, details.file),
+       coalesce(details.imported_by, excluded.imported_by));
