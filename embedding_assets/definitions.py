@@ -14,6 +14,7 @@ from embedding_assets.defs.jobs import (
     count_words_job,
     embed_recording,
     embed_recordings,
+    forget_old_calls,
     maintain_vector_index,
     prune_runs,
     recover_dead_letters,
@@ -59,6 +60,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             snapshot_health,
             send_alert,
             *([sync_fathom] if is_synchronised else []),
+            *([forget_old_calls] if settings.retention_days else []),
         ],
         schedules=build_schedules(settings),
         sensors=[

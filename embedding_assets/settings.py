@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     access_externals: bool = False
     access_admins: str = ""  # addresses with spaces between them
 
+    # Calls older than this are forgotten, every night; None: none ever is.
+    retention_days: int | None = Field(default=None, ge=1)
+
     embedding_provider: Literal["local", "openai"] = "local"
     embedding_model: str | None = None
     embedding_dimensions: int | None = Field(default=None, ge=1, le=16_000)
@@ -106,6 +109,7 @@ class Settings(BaseSettings):
     snapshot_health_cron: str = "0 * * * *"
     maintain_vector_index_cron: str = "* * * * *"
     embed_in_batches_cron: str = "*/10 * * * *"
+    forget_old_calls_cron: str = "37 2 * * *"
     prune_runs_cron: str = "47 3 * * *"
     keep_runs_days: int = Field(default=30, ge=1)
     max_workers: int = Field(default=2, ge=1, le=100)

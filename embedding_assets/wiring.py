@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.recorders.sync.keys import Key, parse_keys
 from embedding_assets.recorders.sync.options import Options
 from embedding_assets.search.access import AccessPolicy
-from embedding_assets.server.connections import application_url, open_database
+from embedding_assets.server.connections import open_database, owner_url
 from embedding_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 def index_builder(settings: Settings) -> Builder:
     """What builds the vector index, over a connection that no proxy pools."""
-    url = settings.index_database_url
     return Builder(
-        application_url(settings) if url is None else url.get_secret_value(),
+        owner_url(settings),
         memory=settings.index_build_memory,
         workers=settings.index_build_workers,
     )
@@ -180,6 +179,19 @@ def batch_lane(settings: Settings, database: Database) -> Iterator["BatchLane"]:
             times=BatchTimes(deadline=timedelta(hours=settings.batch_deadline_hours)),
             spending=_spending(settings, embedder, database),
         )
+
+
+@contextlib.contextmanager
+def batch_file_deleter(settings: Settings) -> Iterator[Callable[[str], None] | None]:
+    """What deletes a file at the provider of batches; None without such a provider."""
+    if settings.embedding_provider != "openai":
+        yield None
+        return
+    from embedding_assets.engine.embedders.openai import OpenAIEmbedder  # noqa: PLC0415
+    from embedding_assets.engine.embedders.openai_batches import BatchAPI  # noqa: PLC0415
+
+    with contextlib.closing(build_embedder(settings)) as embedder:
+        yield BatchAPI(embedder).delete_file if isinstance(embedder, OpenAIEmbedder) else None
 
 
 @contextlib.contextmanager

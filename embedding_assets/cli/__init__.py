@@ -10,6 +10,7 @@ from embedding_assets.cli.changing import rechunk, switch_language, switch_model
 from embedding_assets.cli.embedding import retry, run, status
 from embedding_assets.cli.estimating import estimate
 from embedding_assets.cli.finding import evaluate, search
+from embedding_assets.cli.forgetting import forget
 from embedding_assets.cli.knowing import people
 from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.setup import demo, dev, init, stop, url
@@ -64,6 +65,7 @@ COMMANDS: tuple[click.Command, ...] = (
     evaluate,
     people,
     access,
+    forget,
     retry,
     rechunk,
     status,

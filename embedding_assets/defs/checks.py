@@ -26,6 +26,7 @@ DESCRIPTIONS = {
     "chunk_sizes": "Whether what is published is cut by the present CHUNK_* settings.",
     "budget": "Whether work waits because the budget of the day is spent.",
     "search_words": "Whether words are searched in SEARCH_LANGUAGE, and counted up to date.",
+    "retention": "Whether calls older than RETENTION_DAYS were forgotten.",
     "recorder_sync": "Whether the calls here are all that the recorder has, by each of its keys.",
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 from pydantic import Field
@@ -12,6 +13,7 @@ from embedding_assets.defs.assets.transcript_chunks import transcript_chunks
 from embedding_assets.defs.assets.vector_index import build_waiting_parts
 from embedding_assets.defs.checks import health_checks, report_health
 from embedding_assets.defs.event_batches import log_in_batches
+from embedding_assets.defs.forgetting import forget_events
 from embedding_assets.defs.partitions import add_partitions
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.runs import EmbedConfig, WorkerConfig, run_session
@@ -20,10 +22,13 @@ from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.sweeping import sweep
+from embedding_assets.forgetting import Request, forget, plan
 from embedding_assets.health.channels import ChannelError, channels
 from embedding_assets.health.findings import Severity
 from embedding_assets.search.frequencies import count_words
+from embedding_assets.server.connections import open_owner_database
 from embedding_assets.settings import Settings
+from embedding_assets.wiring import batch_file_deleter
 
 
 @dg.op(
@@ -200,6 +205,35 @@ sync_fathom = dg.define_asset_job(
     description="Reads Fathom: what is new, what may have changed, and once a night the whole"
     " list.",
 )
+
+
+@dg.op(description="Forgets the calls that are older than RETENTION_DAYS, and writes the proof.")
+def forget_calls_past_retention(context: dg.OpExecutionContext) -> None:
+    """Forgets them everywhere, in Dagster too.
+
+    Raises:
+        dg.Failure: the role may not, or the database is away; the next run goes on.
+    """
+    settings = Settings()
+    if settings.retention_days is None:
+        raise dg.Failure("RETENTION_DAYS is not set", allow_retries=False)
+    before = datetime.now(UTC) - timedelta(days=settings.retention_days)
+    try:
+        with open_owner_database(settings) as database, batch_file_deleter(settings) as delete_file:
+            request = Request(before=before)
+            if not plan(database, request).recording_ids:
+                return
+            places = [partial(forget_events, context.instance)]
+            proof = forget(database, request, delete_file=delete_file, elsewhere=places)
+    except EmbeddingAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    context.log.info(f"{len(proof.recording_ids)} calls forgotten: proof {proof.number}")
+
+
+@dg.job(description="Forgets calls that are older than they may become.")
+def forget_old_calls() -> None:
+    """The graph of one op."""
+    forget_calls_past_retention()
 
 
 class AlertConfig(dg.Config):

@@ -9,6 +9,7 @@ from embedding_assets.defs.jobs import (
     check_health,
     count_words_job,
     embed_recordings,
+    forget_old_calls,
     maintain_vector_index,
     prune_runs,
     recover_dead_letters,
@@ -135,7 +136,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         return _one_at_a_time(context.instance, embed_in_batches.name)
 
     ours = [embed_pending, recover, in_batches, sweep, prune, check, count, snapshot, maintain]
-    return [*ours, *_recorders(settings)]
+    return [*ours, *_recorders(settings), *_retention(settings)]
 
 
 def _recorders(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -143,6 +144,13 @@ def _recorders(settings: Settings) -> list[dg.ScheduleDefinition]:
         return []
     told = "Reads what Fathom has; never twice at once."
     return [_alone(sync_fathom, settings.sync_fathom_cron, told)]
+
+
+def _retention(settings: Settings) -> list[dg.ScheduleDefinition]:
+    if settings.retention_days is None:
+        return []
+    told = "Forgets calls that are older than RETENTION_DAYS."
+    return [_alone(forget_old_calls, settings.forget_old_calls_cron, told)]
 
 
 def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:

@@ -32,7 +32,7 @@ def load_statements(folder: Path) -> Any:
 sql = load_statements(Path(__file__).parent / "sql")
 """The named statements of `engine/sql`."""
 
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart

@@ -27,6 +27,7 @@ class Expected:
     language: str | None = None  # that search should read
     cut_as: str | None = None  # the sizes of chunks, as published recordings name them
     tokens_a_day: float | None = None  # the budget
+    retention_days: int | None = None
     fathom_keys: tuple[str, ...] = ()  # the names of the recorder's keys
     error: str | None = None  # what is wrong with the settings themselves
 

@@ -33,6 +33,7 @@ from embedding_assets.health.numbers import (
     worst_of_each,
 )
 from embedding_assets.health.recorders import KeyNumbers, measure_keys, recorder_sync
+from embedding_assets.health.retention import Due, calls_due, retention
 from embedding_assets.health.statements import sql
 
 
@@ -73,7 +74,8 @@ def examine(database: Database, thresholds: Thresholds, expected: Expected) -> H
         runs = tuple(RunInFlight(**row._asdict()) for row in sql.runs_in_flight(connection))
         costs = costs_today(connection)
         keys = measure_keys(connection)
-    health = judge(numbers, worst, thresholds, expected, keys)
+        due = calls_due(connection, expected.retention_days)
+    health = judge(numbers, worst, thresholds, expected, keys=keys, due=due)
     return replace(health, dead_letters=letters, runs_in_flight=runs, costs=costs)
 
 
@@ -82,7 +84,9 @@ def judge(
     worst: Worst,
     thresholds: Thresholds,
     expected: Expected,
+    *,
     keys: Sequence[KeyNumbers] = (),
+    due: Due | None = None,
 ) -> Health:
     """One finding for each check; `docs/runbook.md` describes them."""
     findings = (
@@ -97,6 +101,7 @@ def judge(
         search_words(numbers, expected),
         budget(numbers, expected),
         recorder_sync(keys, expected.fathom_keys, numbers.checked_at),
+        retention(due, expected.retention_days, numbers.checked_at),
     )
     return Health(numbers.checked_at, findings, numbers)
 
@@ -126,6 +131,7 @@ CHECKS = (
     "search_words",
     "budget",
     "recorder_sync",
+    "retention",
 )
 """Every finding's name, in the order they are shown."""
 

@@ -44,7 +44,9 @@ def system_health(settings: Settings) -> Health:
 
 def expected(settings: Settings) -> Expected:
     """What the settings say, and what is wrong with them."""
-    said = Expected(model=None, language=settings.search_language)
+    said = Expected(
+        model=None, language=settings.search_language, retention_days=settings.retention_days
+    )
     try:
         said = replace(said, fathom_keys=tuple(key.name for key in fathom_keys(settings)))
         said = replace(said, cut_as=chunk_settings(settings).name)

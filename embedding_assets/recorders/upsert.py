@@ -10,6 +10,7 @@ from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.errors import EmbeddingAssetsError, InvalidInputError
 from embedding_assets.engine.model import Segment
 from embedding_assets.recorders.edits import Edit, Stored, carried_over
+from embedding_assets.recorders.forgetting import without_forgotten
 from embedding_assets.recorders.identity import Identity, content_hash, identify
 from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.people import name_people
@@ -56,8 +57,13 @@ def upsert(database: Database, recording: Recording, *, replace_more: bool = Fal
 
 def _upsert(connection: Connection, recording: Recording, replace_more: bool) -> Outcome:
     sql.hold_id(connection, recording_id=recording.recording_id)
+    recording = without_forgotten(connection, recording)
     identity = identify(connection, recording)
     recording_id = identity.recording_id
+    forgotten_at = sql.is_forgotten(connection, recording_id=recording_id)
+    if forgotten_at is not None:
+        told = f"was forgotten on {forgotten_at:%Y-%m-%d}, and is not taken again"
+        return Outcome(recording_id, Upserted.UNCHANGED, (("recording_id", told),))
     stored = _stored(sql.stored_segments(connection, recording_id=recording_id))
     kept = None if replace_more else _why_kept(identity, recording, stored)
     remarks: list[Remark] = []

@@ -41,6 +41,23 @@ def source_url(settings: Settings) -> str:
     return application_url(settings) if url is None else url.get_secret_value()
 
 
+def owner_url(settings: Settings) -> str:
+    """The connection URL of the role that owns this project's tables, past any pooler."""
+    url = settings.index_database_url
+    return application_url(settings) if url is None else url.get_secret_value()
+
+
+@contextlib.contextmanager
+def open_owner_database(settings: Settings) -> Iterator[Database]:
+    """A connection of the role that owns this project's tables, otherwise as `open_database`.
+
+    Raises:
+        ConfigurationError: the schema is missing or old.
+    """
+    with open_database(settings), Database(owner_url(settings)) as database:
+        yield database
+
+
 @contextlib.contextmanager
 def open_source_database(settings: Settings) -> Iterator[Database]:
     """A connection that may write the recorders' tables, otherwise as `open_database`.

@@ -146,3 +146,56 @@ def test_people_are_listed_merged_and_searched_for(cli: Checkout) -> None:
         "nobody has the address"
         in cli("people", "merge", "eva@x.example", "dan@x.example", code=1).stderr
     )
+
+
+def test_access_is_switched_on_shown_and_off_again(cli: Checkout) -> None:
+    line = {"recording_id": "a1", "title": "Depot [/x]", "recorded_by": {"email": "ann@x.example"},
+            "segments": [{"text": "An axolotl lives in the depot."}]}  # fmt: skip
+    other = {**line, "recording_id": "a2", "recorded_by": {"email": "bob@x.example"}}
+    cli("import", "-", given=json.dumps(line) + "\n" + json.dumps(other))
+    unknown = {"recording_id": "a3", "title": "D", "segments": [{"text": "An axolotl again."}]}
+    cli("import", "-", "--as", "Dan@x.example", given=json.dumps(unknown))
+    cli("run")
+    assert "access is off" in cli("access", "show").stdout
+    assert "access is off" in cli("search", "axolotl", "--reader", "ann@x.example", code=2).stderr
+
+    def found(*options: str) -> set[str]:
+        hits = json.loads(cli("search", "axolotl", "--json", *options).stdout)
+        return {hit["recording_id"] for hit in hits if hit["recording_id"].startswith("a")}
+
+    env = {"ACCESS_ADMINS": "boss@x.example", "ACCESS_POLICY": "owner"}
+    shown = cli("access", "on", env=env).stdout
+    assert "by the policy owner, externals left out; admins: boss@x.example" in shown
+    assert "roles that see every call: postgres" in shown
+    try:
+        assert found("--reader", "Ann@X.example") == {"a1"}
+        assert found("--reader", "dan@x.example") == {"a3"}
+        assert found("--reader", "boss@x.example") == found() == {"a1", "a2", "a3"}
+        assert "ann@x.example: recorded it" in cli("access", "show", "a1").stdout
+        of_ann = cli("access", "show", "ann@x.example").stdout
+        assert "ann@x.example sees 1 calls" in of_ann
+        assert "a1  Depot [/x]: ann@x.example recorded it" in of_ann
+        assert "sees none" in cli("access", "show", "eve@x.example", code=1).stderr
+    finally:
+        assert "access is off" in cli("access", "off").stdout
+
+
+def test_a_call_is_forgotten_after_being_asked(cli: Checkout) -> None:
+    cli("import", "-", given=json.dumps({"recording_id": "f1", "title": "Gone",
+        "segments": [{"text": "A basilisk is forgotten."}]}))  # fmt: skip
+    cli("run")
+    shown = cli("forget", "--recording", "f1", "--dry-run").stdout
+    assert "calls: f1" in shown
+    assert "nothing was deleted" in shown
+    cli("forget", "--recording", "f1", given="n\n", code=1)
+    assert json.loads(cli("search", '"basilisk"', "--json").stdout)
+    proof = json.loads(cli("forget", "--recording", "f1", "--yes", "--json").stdout)
+    assert proof["recording_ids"] == ["f1"]
+    assert proof["counts"]["transcript_chunks"] == proof["counts"]["dagster_partitions"] == 1
+    assert proof["not_reached"]
+    assert json.loads(cli("search", '"basilisk"', "--json").stdout) == []
+    again = cli("import", "-", given=json.dumps({"recording_id": "f1", "title": "Gone",
+        "segments": [{"text": "A basilisk is forgotten."}]}))  # fmt: skip
+    assert "was forgotten on" in again.stderr
+    assert "no call is concerned" in cli("forget", "--person", "no@x.example", "--yes").stdout
+    assert "say one of" in cli("forget", code=1).stderr

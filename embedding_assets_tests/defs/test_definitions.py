@@ -30,6 +30,7 @@ CHECKS = {
     "search_words",
     "budget",
     "recorder_sync",
+    "retention",
     "above_floor",
 }
 JOBS = {

@@ -16,6 +16,7 @@ from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Finding, Health, Severity
 from embedding_assets.health.judging import CHECKS, Thresholds, judge, unreadable
 from embedding_assets.health.numbers import Numbers, Worst
+from embedding_assets.health.retention import Due
 
 HEALTHY, WARNING, CRITICAL = Severity
 NOW = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
@@ -114,10 +115,13 @@ def test_the_whole_is_as_bad_as_its_worst_check(name: str) -> None:
         "search_words": {"words_uncounted_since": NOW - 3 * HOUR},
         "budget": {"tokens_today": 800},
         "recorder_sync": {},
+        "retention": {},
     }[name]
     keys = ("ann",) if name == "recorder_sync" else ()
-    expected = Expected(model=MODEL, tokens_a_day=1_000, fathom_keys=keys)
-    judged = judge(replace(QUIET_NIGHT, **bad), Worst(), DEFAULTS, expected)
+    days = 30 if name == "retention" else None
+    expected = Expected(model=MODEL, tokens_a_day=1_000, fathom_keys=keys, retention_days=days)
+    due = Due(3, NOW - timedelta(days=40))
+    judged = judge(replace(QUIET_NIGHT, **bad), Worst(), DEFAULTS, expected, due=due)
     assert judged.severity is _by_name(judged)[name].severity
     assert judged.severity > HEALTHY
     assert _by_name(judged)[name].action is not None

@@ -16,5 +16,7 @@ CROSS JOIN LATERAL (
     LEFT JOIN fathom_calls AS calls ON calls.recording_id::text = sightings.recording_id
     LEFT JOIN call_details AS details ON details.recording_id = sightings.recording_id
     WHERE sightings.key_name = keys.key_name
+      AND NOT EXISTS (SELECT FROM forgotten_calls AS forgotten
+                      WHERE forgotten.recording_id = sightings.recording_id)
 ) AS seen
 ORDER BY keys.key_name;

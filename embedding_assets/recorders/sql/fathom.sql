@@ -50,8 +50,10 @@ SELECT sightings.meeting_id
 FROM fathom_sightings AS sightings
 LEFT JOIN call_details AS details ON details.recording_id = sightings.recording_id
 WHERE sightings.key_name = :key_name AND sightings.meeting_id = ANY (:meeting_ids::text[])
-  AND EXISTS (SELECT FROM fathom_calls AS calls
-              WHERE calls.recording_id::text = sightings.recording_id)
+  AND (EXISTS (SELECT FROM fathom_calls AS calls
+               WHERE calls.recording_id::text = sightings.recording_id)
+       OR EXISTS (SELECT FROM forgotten_calls AS forgotten
+                  WHERE forgotten.recording_id = sightings.recording_id))
   AND NOT (coalesce(details.awaits_transcript, false) AND sightings.created_at >= :waiting_since);
 
 -- name: walked(key_name, until, at)!

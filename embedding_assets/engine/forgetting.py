@@ -1,0 +1,81 @@
+"""Deletes what is published and written down of a call, and its vectors, at once."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedding_assets.engine.database import Connection, Database, sql
+
+INSTEAD = "forgotten"  # of a recording's id in the ledger of what attempts cost
+WITH_TEXTS = (
+    "transcript_chunks", "chunk_words", "fathom_transcripts", "fathom_calls",
+    "published_recordings", "call_people", "call_details", "people", "unmatched_edits",
+    "search_lexemes",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """How many rows, by table, and the provider's files that the texts were sent in."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    batch_files: set[str] = field(default_factory=set)
+
+
+def forget_published(connection: Connection, recording_id: str) -> Forgotten:
+    """Deletes chunks, words, vectors that nothing else uses, the queue row, texts of attempts."""
+    list(sql.hold_queue_row(connection, recording_id=recording_id))
+    hashes = [row.content_hash for row in sql.hashes_of(connection, recording_id=recording_id)]
+    files = {row.input_file for row in sql.batch_files_of(connection, recording_id=recording_id)}
+    words = list(sql.words_of(connection, recording_id=recording_id))
+    counts = Counter(sql.forget_published(connection, recording_id=recording_id)._asdict())
+    counts["chunk_embeddings"] = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
+    counts["search_lexemes"] = _forget_lexemes(connection, words)
+    counts["embedding_attempts"] = sql.forget_attempts(
+        connection, recording_id=recording_id, instead=INSTEAD
+    )
+    return Forgotten(counts, files)
+
+
+def withdraw_published(connection: Connection, recording_id: str) -> Counter[str]:
+    """Deletes a call's chunks and their vectors; it is due, and embedded anew."""
+    list(sql.hold_queue_row(connection, recording_id=recording_id))
+    hashes = [row.content_hash for row in sql.hashes_of(connection, recording_id=recording_id)]
+    words = list(sql.words_of(connection, recording_id=recording_id))
+    sql.withdraw_chunks(connection, recording_id=recording_id)
+    sql.due_again(connection, recording_id=recording_id)
+    deleted = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
+    lexemes = _forget_lexemes(connection, words)
+    return Counter({"chunk_embeddings": deleted, "search_lexemes": lexemes})
+
+
+def _forget_lexemes(connection: Connection, words: Sequence[Any]) -> int:
+    deleted: int = sql.forget_lexemes(
+        connection,
+        languages=[row.language for row in words],
+        lexemes=[row.lexeme for row in words],
+    )
+    return deleted
+
+
+def vacuum(database: Database, *, rewrite: bool) -> None:
+    """Takes what was deleted out of the tables and indexes, as far as this role may.
+
+    Without `rewrite`, bytes stay in the free space of pages until something is written over them.
+
+    Raises:
+        EmbeddingAssetsError: the database cannot be reached, or a lock was waited for too long.
+    """
+    how = "FULL, ANALYZE" if rewrite else "INDEX_CLEANUP ON, ANALYZE"
+    with database.session() as connection:
+        connection.execute("SET statement_timeout = 0")
+        try:
+            for table in WITH_TEXTS:
+                connection.execute(f"VACUUM ({how}) {table}")
+            if rewrite:
+                # Samples of texts, which ANALYZE has replaced. Skipped unless as a superuser.
+                connection.execute("VACUUM (FULL) pg_statistic")
+            connection.execute("VACUUM (INDEX_CLEANUP ON) chunk_embeddings")
+        finally:
+            connection.execute("RESET statement_timeout")

@@ -1,0 +1,142 @@
+"""Deletes what recorders said of calls and people, and keeps it from coming in again."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.recorders.model import Recording
+from embedding_assets.recorders.statements import sql
+
+INSTEAD = "[forgotten]"  # of a person's words and name
+
+
+def calls_before(database: Database, before: datetime) -> list[str]:
+    """The calls of before a moment."""
+    return _ids(database, lambda c: sql.calls_before(c, before=before))
+
+
+def calls_of(database: Database, emails: list[str]) -> list[str]:
+    """The calls that these addresses recorded, were invited to or spoke in."""
+    return _ids(database, lambda c: sql.calls_of_people(c, emails=emails))
+
+
+def addresses_of(database: Database, email: str) -> list[str]:
+    """All addresses of the person with this one."""
+    rows = database.retrying(lambda c: list(sql.addresses_of(c, email=email)), snapshot=True)
+    return [row.email for row in rows]
+
+
+def require_rights(connection: Connection, recording_id: str) -> None:
+    """Stops before anything is deleted where the call itself could not be.
+
+    Raises:
+        ConfigurationError: the recorder's tables are somebody else's, and the call is in them.
+    """
+    is_here = sql.call_is_here(connection, recording_id=recording_id)
+    if is_here and not sql.may_delete_calls(connection):
+        raise ConfigurationError(
+            f"recording {recording_id} is in tables that this role may not delete from: have their"
+            " owner delete it there, then forget it here"
+        )
+
+
+def forget_call(connection: Connection, recording_id: str) -> Counter[str]:
+    """Deletes a call and all that is known of it; gives how many rows, by table."""
+    require_rights(connection, recording_id)
+    counts: Counter[str] = Counter()
+    if sql.call_is_here(connection, recording_id=recording_id):
+        counts["fathom_transcripts"] = sql.forget_segments(connection, recording_id=recording_id)
+    counts.update(sql.forget_details(connection, recording_id=recording_id)._asdict())
+    if sql.call_is_here(connection, recording_id=recording_id):
+        counts["fathom_calls"] = sql.forget_call(connection, recording_id=recording_id)
+    sql.take_no_more(connection, recording_id=recording_id)
+    counts["people"] = sql.forget_orphaned_people(connection)
+    return counts
+
+
+def forget_words(connection: Connection, recording_id: str, emails: list[str]) -> Counter[str]:
+    """Replaces what these people said in a call, and their names; gives how many rows.
+
+    Raises:
+        ConfigurationError: the recorder's tables are somebody else's.
+    """
+    require_rights(connection, recording_id)
+    parameters = {"recording_id": recording_id, "emails": emails}
+    named = list(sql.names_in_call(connection, **parameters))
+    if sql.owners_are_text(connection):
+        sql.forget_owner(connection, **parameters)
+    return Counter(
+        {
+            "fathom_transcripts": sql.forget_words(
+                connection, names=[row.name for row in named], instead=INSTEAD, **parameters
+            ),
+            "fathom_calls": sql.forget_who_recorded(connection, **parameters),
+            "call_people": sql.forget_in_call(connection, **parameters),
+        }
+    )
+
+
+def forget_people(connection: Connection, emails: list[str]) -> int:
+    """Deletes people, and keeps their words from coming in again."""
+    for email in emails:
+        sql.forget_address(connection, email_hash=email_hash(email))
+    deleted: int = sql.forget_people(connection, emails=emails)
+    return deleted
+
+
+def email_hash(email: str) -> bytes:
+    """By which an address is known again without being kept."""
+    return hashlib.sha256(email.lower().encode()).digest()
+
+
+def without_forgotten(connection: Connection, recording: Recording) -> Recording:
+    """The recording without the words and names of people who were forgotten."""
+    emails = {
+        email
+        for email in (
+            recording.recorded_by_email,
+            *(each.email for each in recording.invitees),
+            *(each.speaker_email for each in recording.segments),
+        )
+        if email
+    }
+    by_hash = {email_hash(each): each for each in emails}
+    rows = sql.forgotten_hashes(connection, email_hashes=list(by_hash)) if by_hash else ()
+    gone = {by_hash[bytes(row.email_hash)] for row in rows}
+    if not gone:
+        return recording
+    names = _names(recording, gone)
+    return replace(
+        recording,
+        segments=[
+            replace(each, text=INSTEAD, speaker=INSTEAD, speaker_email=None)
+            if each.speaker_email in gone or each.speaker in names
+            else each
+            for each in recording.segments
+        ],
+        invitees=tuple(each for each in recording.invitees if each.email not in gone),
+        recorded_by_email=None
+        if recording.recorded_by_email in gone
+        else recording.recorded_by_email,
+        recorded_by_name=None
+        if recording.recorded_by_email in gone
+        else recording.recorded_by_name,
+    )
+
+
+def _names(recording: Recording, emails: set[str]) -> set[str | None]:
+    named: Iterable[tuple[str | None, str | None]] = (
+        (recording.recorded_by_email, recording.recorded_by_name),
+        *((each.email, each.name) for each in recording.invitees),
+    )
+    return {name for email, name in named if email in emails and name}
+
+
+def _ids(database: Database, read: Any) -> list[str]:
+    rows = database.retrying(lambda connection: list(read(connection)), snapshot=True)
+    return [row.recording_id for row in rows]
