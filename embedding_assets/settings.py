@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     chunk_overlap_tokens: int = Field(default=50, ge=0)
     chunk_max_tokens: int = Field(default=460, ge=16)
 
+    # What is replaced before anything is embedded, shown or searched: email,phone,card,iban,ssn
+    redact: str = ""
+    redact_region: str = "US"  # of telephone numbers without a country code
+
     # The language of the calls: a text search configuration of Postgres; `simple` for several.
     search_language: str = Field(default="english", pattern=r"^[a-z_][a-z0-9_]{0,47}$")
     # How long a search waits for the question's vector; then it goes on with words alone.

@@ -15,6 +15,7 @@ from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.pace import Ceilings
 from embedding_assets.engine.queue import Claims
+from embedding_assets.engine.redaction.redactor import parse_redaction
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
 from embedding_assets.engine.vector_index import Builder, Policy
@@ -70,11 +71,16 @@ def access_policy(settings: Settings) -> AccessPolicy:
 
 
 def chunk_settings(settings: Settings) -> ChunkSettings:
-    """How transcripts are cut, whatever the model."""
+    """How transcripts are cut, whatever the model.
+
+    Raises:
+        ConfigurationError: the sizes do not fit together, or REDACT names what is not known.
+    """
     return ChunkSettings(
         target=settings.chunk_target_tokens,
         overlap=settings.chunk_overlap_tokens,
         maximum=settings.chunk_max_tokens,
+        redaction=parse_redaction(settings.redact, settings.redact_region),
     )
 
 

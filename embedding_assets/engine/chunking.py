@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.model import Chunk, Segment
+from embedding_assets.engine.redaction.redactor import Redaction
 from embedding_assets.engine.tokens import count
 
 LABEL_CHARACTERS = 80
@@ -27,7 +28,7 @@ _WORD = re.compile(r"\s*\S+\s*")
 
 @dataclass(frozen=True, slots=True)
 class ChunkSettings:
-    """Sizes in tokens of `engine.tokens`; settings of the project, whatever the model.
+    """Sizes in tokens of `engine.tokens`, and what is left out, whatever the model.
 
     Raises:
         ConfigurationError: the three do not fit together.
@@ -36,11 +37,13 @@ class ChunkSettings:
     target: int
     overlap: int
     maximum: int
+    redaction: Redaction | None = None
 
     @property
     def name(self) -> str:
-        """What published recordings say of how they were cut: target/overlap/maximum."""
-        return f"{self.target}/{self.overlap}/{self.maximum}"
+        """What published recordings say of how they were cut: target/overlap/maximum, redacted."""
+        sizes = f"{self.target}/{self.overlap}/{self.maximum}"
+        return sizes if self.redaction is None else f"{sizes} without {self.redaction.name}"
 
     def __post_init__(self) -> None:
         if self.target + self.overlap > self.maximum:

@@ -1,7 +1,7 @@
 """Reads a recording's transcript, whole and in one moment, from the recorder's tables."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ from embedding_assets.engine.chunking import ChunkSettings, chunk
 from embedding_assets.engine.database import Connection, sql
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.model import Chunk, Segment
+from embedding_assets.engine.redaction.redactor import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Transcript:
 
     version: str
     call: Call
-    cut_as: str  # the sizes of its chunks: CHUNK_TARGET_TOKENS/OVERLAP/MAX
+    cut_as: str  # the sizes of its chunks, CHUNK_TARGET_TOKENS/OVERLAP/MAX, and what was redacted
     chunks: tuple[Chunk, ...]
 
 
@@ -44,12 +45,24 @@ def read_transcript(
     if call is None:
         return None
     rows = sql.segments(connection, recording_id=recording_id)
+    known, segments = Call(**call._asdict()), list(_segments(rows))
+    if settings.redaction is not None:
+        known, segments = _redacted(known, segments, Redactor(settings.redaction))
     return Transcript(
         version=current_version(connection, recording_id) or "",
-        call=Call(**call._asdict()),
+        call=known,
         cut_as=settings.name,
-        chunks=tuple(chunk(_segments(rows), settings)),
+        chunks=tuple(chunk(segments, settings)),
     )
+
+
+def _redacted(
+    call: Call, segments: Sequence[Segment], redactor: Redactor
+) -> tuple[Call, list[Segment]]:
+    """The call and its segments as they may be embedded and shown; the stored ones stay."""
+    said = [replace(each, text=redactor.redact(each.text)) for each in segments]
+    title = None if call.title is None else redactor.redact(call.title)
+    return replace(call, title=title), said
 
 
 def current_version(connection: Connection, recording_id: str) -> str | None:

@@ -105,7 +105,8 @@ def chunk_sizes(numbers: Numbers) -> Finding:
     if is_bad:
         message = (
             f"{count(numbers.cut_otherwise, 'recording')} cut into chunks of other sizes than"
-            " CHUNK_TARGET_TOKENS, CHUNK_OVERLAP_TOKENS and CHUNK_MAX_TOKENS name now"
+            " CHUNK_TARGET_TOKENS, CHUNK_OVERLAP_TOKENS and CHUNK_MAX_TOKENS name now, or redacted"
+            " otherwise than REDACT names"
         )
     return Finding(
         "chunk_sizes",
