@@ -16,7 +16,9 @@ from rich.table import Table
 
 from benchmarks.measuring import Figure
 
-MEASUREMENTS = ("throughput", "peers", "vector_index", "orchestration", "growth", "money", "pace")
+MEASUREMENTS = (
+    "throughput", "peers", "vector_index", "orchestration", "growth", "money", "pace", "access",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results" / "bench.json"
 NARROWEST = 140  # columns, so that a log holds whole lines
 

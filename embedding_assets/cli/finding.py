@@ -1,6 +1,7 @@
 """The commands that search, and that say how well search finds."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,11 +71,12 @@ def search(  # noqa: PLR0917  (click passes each option)
     """Search what was said: the best hits with call, speaker, time and excerpt.
 
     "Quoted phrases" must be there, -words must not. Where the model is away, words alone are
-    searched, and a line says so.
+    searched, and a line says so. With - the question is read from standard input, so that the list
+    of this machine's processes does not show it.
     """
     answer = find(
         Settings(),
-        question,
+        sys.stdin.readline() if question == "-" else question,
         limit=limit,
         mode=mode,
         per_recording=per_recording,

@@ -1,5 +1,6 @@
 """The monitor, as a person reads it in a terminal and a script in a pipe."""
 
+import codecs
 import contextlib
 import fcntl
 import json
@@ -165,6 +166,7 @@ class Terminal:
             env=cli._environment({"NO_COLOR": "", "TERM": "xterm-256color", **env}),
         )
         os.close(inner)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.text = ""
 
     def __enter__(self) -> "Terminal":
@@ -198,7 +200,8 @@ class Terminal:
         data = b""
         with contextlib.suppress(OSError):  # EIO: the other side was closed
             data = os.read(self._screen, 65536)
-        self.text += data.decode()
+        # Not each part by itself: a character of several bytes may come in two of them.
+        self.text += self._decoder.decode(data)
         return bool(data)
 
 

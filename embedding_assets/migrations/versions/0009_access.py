@@ -41,7 +41,8 @@ BEGIN
     FOR function IN
         SELECT oid FROM pg_proc
         WHERE pronamespace = current_schema()::regnamespace AND proname IN (
-            'follow_readers', 'is_limited', 'reader_identities', 'readable_recordings')
+            'follow_readers', 'is_limited', 'reader_identities', 'readable_recordings',
+            'sees_all_calls')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %s', function, path);
     END LOOP;
@@ -74,6 +75,7 @@ FUNCTIONS = (
     "derive_all_readers()",
     "switch_access(boolean)",
     "guarded_tables()",
+    "sees_all_calls()",
     "readable_recordings()",
     "reader_identities()",
     "is_limited()",
