@@ -5,7 +5,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from embedding_assets.engine.database import Connection, sql
-from embedding_assets.engine.errors import ClaimLostError, EmbeddingAssetsError, ErrorKind
+from embedding_assets.engine.errors import (
+    ClaimLostError,
+    ConfigurationError,
+    EmbeddingAssetsError,
+    ErrorKind,
+)
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version, is_certainly_gone
 from embedding_assets.engine.vectors import hold_live, hold_vectors
@@ -93,13 +98,21 @@ def fail(
 
 
 def withdraw(connection: Connection, run_id: str, claim: Claim, figures: AttemptFigures) -> None:
-    """Takes away the chunks and the queue row of a call that was deleted."""
+    """Takes away the chunks and the queue row of a call that was deleted.
+
+    Raises:
+        ConfigurationError: the call may only be hidden from this role.
+    """
     if not _hold(connection, run_id, claim):
         return
     if current_version(connection, claim.recording_id) is not None:
         raise EmbeddingAssetsError("the call came back while it was being withdrawn")
     if not is_certainly_gone(connection, claim.recording_id):
-        raise EmbeddingAssetsError("the call is not seen, but row-level security may hide it")
+        raise ConfigurationError(
+            f"row-level security on fathom_calls hides recording {claim.recording_id} from the role"
+            " of DATABASE_URL, or may hide it: add a policy that lets it read all, and run"
+            " deploy/roles.sql as the tables' owner"
+        )
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
     sql.forget(connection, recording_id=claim.recording_id)
     _record(connection, run_id, claim, figures, outcome="source_gone")

@@ -1,14 +1,18 @@
 """A role that row-level security blinds does not take what it cannot see for deleted."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from embedding_assets.engine.database import Database
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.transcripts import is_certainly_gone, require_sight
-from embedding_assets_tests.calls import Embed, add_call, rows, talk
+from embedding_assets_tests.calls import CHUNKING, Embed, add_call, embedder_of, rows, talk
 from embedding_assets_tests.checkout import ROOT
+from embedding_assets_tests.loopback_api import LoopbackAPI
 
 SOURCES = ("fathom_calls", "fathom_transcripts")
 
@@ -74,7 +78,9 @@ def test_nor_one_that_nobody_tells_whether_what_it_does_not_see_is_there(
         _look(blind)
 
 
-def test_what_is_deleted_is_told_from_what_is_hidden(blind: Database, database: Database) -> None:
+def test_what_is_deleted_is_told_from_what_is_hidden(
+    blind: Database, database: Database, api: LoopbackAPI
+) -> None:
     _tell(database)
     for table in SOURCES:
         _allow(database, table)
@@ -88,6 +94,11 @@ def test_what_is_deleted_is_told_from_what_is_hidden(blind: Database, database: 
     with blind.transaction(snapshot=True) as connection:
         assert is_certainly_gone(connection, "a")
         assert not is_certainly_gone(connection, "b")
+    claims = Claims(blind, "run", timedelta(minutes=5))
+    run = EmbeddingRun(blind, embedder_of(api), CHUNKING, claims)
+    with pytest.raises(ConfigurationError, match="hides recording b"):
+        list(run.embed(claims.these(["b"])))
+    assert rows(database, "SELECT attempts FROM embedding_queue WHERE recording_id = 'b'") == [(0,)]
     assert rows(database, "SELECT DISTINCT recording_id FROM transcript_chunks ORDER BY 1") == [
         ("a",), ("b",), ("c",),
     ]  # fmt: skip
