@@ -27,3 +27,8 @@ CREATE OR REPLACE TRIGGER embedding_assets_update AFTER UPDATE ON public.fathom_
 CREATE OR REPLACE TRIGGER embedding_assets_delete AFTER DELETE ON public.fathom_transcripts
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION embedding.track_transcripts();
+
+-- Who owns a call, for access (docs/access.md).
+CREATE OR REPLACE TRIGGER embedding_assets_owners AFTER UPDATE ON public.fathom_calls
+    REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION embedding.follow_owners();

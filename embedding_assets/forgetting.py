@@ -16,7 +16,13 @@ from embedding_assets.recorders import forgetting as told
 from embedding_assets.recorders.statements import sql
 
 # What no deletion here reaches; docs/access.md says for how long it lasts.
-BEYOND_REACH = ("backups and replicas of the database", "write-ahead log that is not recycled yet")
+BEYOND_REACH = (
+    "backups and replicas of the database",
+    "write-ahead log that is not recycled yet",
+    "free space among the vectors, and Postgres's statistics, until they are written over",
+    "vectors of earlier versions of its transcript that are younger than an hour, until the night",
+    "output files of batches at the provider, until it deletes them",
+)
 YOUNG = timedelta(
     hours=1
 )  # vectors of earlier versions younger than this go with the nightly sweep
@@ -51,6 +57,11 @@ class Proof:
     counts: Counter[str] = field(default_factory=Counter)  # rows by table
     not_reached: list[str] = field(default_factory=list)
     number: int | None = None  # of the row in `forgettings`; None: nothing was deleted
+
+    def tell(self, not_reached: str) -> None:
+        """Adds what could not be reached, once."""
+        if not_reached not in self.not_reached:
+            self.not_reached.append(not_reached)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -97,17 +108,15 @@ def forget(
     """
     proof = plan(database, request)
     emails = told.addresses_of(database, request.person) if request.person else []
-    files: set[str] = set()
+    database.retrying(partial(told.take_no_more_of, emails=emails))
+    step = partial(_forget_words, emails=emails) if request.words_only else _forget_call
     for recording_id in proof.recording_ids:
-        step = partial(_forget_words, emails=emails) if request.words_only else _forget_call
-        counts, sent = database.retrying(partial(step, recording_id=recording_id))
-        proof.counts.update(counts)
-        files |= sent
+        # First elsewhere: what is deleted here is what tells where else it is.
+        _forget_elsewhere(database, proof, recording_id, delete_file, elsewhere)
+        proof.counts.update(database.retrying(partial(step, recording_id=recording_id)))
     if emails:
-        deleted = database.retrying(partial(told.forget_people, emails=emails))
-        proof.counts["people"] += deleted
+        proof.counts.update(database.retrying(partial(told.forget_people, emails=emails)))
     proof.counts["chunk_embeddings"] += sweep(database, grace=YOUNG)
-    _forget_elsewhere(proof, files, delete_file, elsewhere)
     try:
         published.vacuum(database, rewrite=rewrite)
     except EmbeddingAssetsError as error:
@@ -119,41 +128,41 @@ def forget(
     return proof
 
 
-def _forget_call(connection: Connection, recording_id: str) -> tuple[Counter[str], set[str]]:
+def _forget_call(connection: Connection, recording_id: str) -> Counter[str]:
     """All of one call: the recorder's rows first, as their deletion queues the call."""
     counts = told.forget_call(connection, recording_id)
-    gone = published.forget_published(connection, recording_id)
-    return counts + gone.counts, gone.batch_files
+    return counts + published.forget_published(connection, recording_id)
 
 
-def _forget_words(
-    connection: Connection, recording_id: str, emails: list[str]
-) -> tuple[Counter[str], set[str]]:
+def _forget_words(connection: Connection, recording_id: str, emails: list[str]) -> Counter[str]:
     counts = told.forget_words(connection, recording_id, emails)
-    return counts + published.withdraw_published(connection, recording_id), set()
+    return counts + published.withdraw_published(connection, recording_id)
 
 
 def _forget_elsewhere(
+    database: Database,
     proof: Proof,
-    files: set[str],
+    recording_id: str,
     delete_file: Callable[[str], None] | None,
     elsewhere: Sequence[Elsewhere],
 ) -> None:
-    for file in sorted(files):
+    reading = partial(published.batch_files, recording_id=recording_id)
+    for file in database.retrying(reading):
         lost = f"file {file} at the provider of batches"
         if delete_file is None:
-            proof.not_reached.append(f"{lost}: no key of its provider is set")
+            proof.tell(f"{lost}: no key of its provider is set")
             continue
         try:
             delete_file(file)
         except EmbeddingAssetsError as error:
-            proof.not_reached.append(f"{lost}: {error}")
+            proof.tell(f"{lost}: {error}")
         else:
             proof.counts["batch_files"] += 1
     for place in elsewhere:
-        counts, not_reached = place(proof.recording_ids)
+        counts, not_reached = place([recording_id])
         proof.counts.update(counts)
-        proof.not_reached += not_reached
+        for each in not_reached:
+            proof.tell(each)
 
 
 def _prove(connection: Connection, proof: Proof) -> int:

@@ -11,7 +11,7 @@ import pytest
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import ConfigurationError, InvalidInputError
 from embedding_assets.forgetting import Request, forget, plan
-from embedding_assets.recorders.importing import import_meeting
+from embedding_assets.recorders.importing import import_meeting, import_recordings
 from embedding_assets.search.frequencies import count_words
 from embedding_assets.search.search import Mode, search
 from embedding_assets_tests.calls import Embed, embedder_of, rows
@@ -246,3 +246,47 @@ def test_no_byte_of_it_is_in_the_databases_files_after_a_rewrite(
             for name in found()
         ]
     assert [row and row[0] for row in left if row] == []
+
+
+def test_a_copy_under_another_name_is_not_taken_again(published: Database, tmp_path: Path) -> None:
+    path = tmp_path / "call.vtt"
+    path.write_text(f"WEBVTT\n\n00:00:01.000 --> 00:00:04.000\n<v Ann>The {SECRET} of a file.\n")
+    assert import_recordings(published, [path]).imported == 1
+    forget(published, Request(recordings=("call",)))
+    path.rename(tmp_path / "another.vtt")
+    report = import_recordings(published, [tmp_path / "another.vtt"])
+    assert report.imported == 0
+    assert any("was forgotten on" in str(each) for each in report.notices)
+
+
+@pytest.mark.parametrize("words_only", [False, True])
+def test_a_person_is_taken_out_of_whom_calls_were_shared_with(
+    published: Database, *, words_only: bool
+) -> None:
+    meeting = {"title": "Call three", "shared_with": [ANN, "Sales"],
+               "segments": [{"speaker": "Eva", "text": "Nobody of them is here.", "start": 0,
+                             "end": 4}]}  # fmt: skip
+    import_meeting(published, "s", "three", meeting)
+    forget(published, Request(person=ANN, words_only=words_only))
+    import_meeting(published, "s", "three", meeting)
+    shared = "SELECT shared_with FROM call_details WHERE recording_id = 's-three'"
+    assert rows(published, shared) == [(["Sales"],)]
+    assert ANN not in everywhere(published)
+
+
+def test_a_person_who_is_in_no_call_is_kept_out_all_the_same(published: Database) -> None:
+    proof = forget(published, Request(person="eve@x.example"))
+    assert proof.number is not None
+    import_meeting(
+        published,
+        "s",
+        "late",
+        {
+            "title": "Late",
+            "invitees": ["Eve@x.example", BOB],
+            "segments": [{"email": "eve@x.example", "text": "I was never here."}],
+        },
+    )
+    assert "never here" not in everywhere(published)
+    invited = "SELECT email FROM call_people WHERE recording_id = 's-late'"
+    assert rows(published, invited) == [(BOB,)]

@@ -64,7 +64,8 @@ def forget(  # noqa: PLR0917  (click passes each option)
     )
     with open_owner_database(settings) as database:
         proof = forgetting.plan(database, request)
-        if dry_run or not proof.recording_ids:
+        # A person may be in no call any more, and is forgotten all the same.
+        if dry_run or not (proof.recording_ids or person):
             _show(proof, as_json=as_json)
             return
         if not yes:
@@ -95,19 +96,15 @@ def _show(proof: Any, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(proof.as_dict(), indent=2))
         return
-    if not proof.recording_ids:
-        out.print("no call is concerned")
-        return
-    shown = ", ".join(proof.recording_ids[:MOST_SHOWN])
+    shown = ", ".join(proof.recording_ids[:MOST_SHOWN]) or "none is concerned"
     more = len(proof.recording_ids) - MOST_SHOWN
-    out.print(
-        printable(f"calls: {shown}" + (f" and {more:,} more" if more > 0 else "")), markup=False
-    )
+    rest = f" and {more:,} more" if more > 0 else ""
+    out.print(printable(f"calls: {shown}{rest}"), markup=False)
     for name, count in sorted(proof.counts.items()):
         if count:
             out.print(f"  {name}: {count:,}", markup=False)
     if proof.number is None:
-        out.print("nothing was deleted (--dry-run)")
+        out.print("nothing was deleted")
         return
     for each in proof.not_reached:
         out.print(printable(f"not reached: {each}"), markup=False)

@@ -31,7 +31,10 @@ def forget_events(
             instance.delete_dynamic_partition(RECORDINGS, recording_id)
             counts["dagster_partitions"] += 1
         counts["dagster_events"] += _delete_events(instance, recording_id)
-    return counts, ["what Dagster's daemon and web server have logged to their own output"]
+    return counts, [
+        "what Dagster's daemon and web server have logged to their own output",
+        "the last event of the asset and old ticks in Dagster's storage, until the next ones",
+    ]
 
 
 def _delete_events(instance: dg.DagsterInstance, recording_id: str) -> int:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from embedding_assets.engine.database import Connection, Database, sql
@@ -11,23 +10,24 @@ INSTEAD = "forgotten"  # of a recording's id in the ledger of what attempts cost
 WITH_TEXTS = (
     "transcript_chunks", "chunk_words", "fathom_transcripts", "fathom_calls",
     "published_recordings", "call_people", "call_details", "people", "unmatched_edits",
-    "search_lexemes",
+    "search_lexemes", "call_readers", "embedding_attempts", "embedding_queue",
+    "integrity_findings",
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Forgotten:
-    """How many rows, by table, and the provider's files that the texts were sent in."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    batch_files: set[str] = field(default_factory=set)
+def batch_files(connection: Connection, recording_id: str) -> list[str]:
+    """The provider's names of the files that the call's texts were sent in."""
+    rows = sql.batch_files_of(connection, recording_id=recording_id)
+    return sorted(row.input_file for row in rows)
 
 
-def forget_published(connection: Connection, recording_id: str) -> Forgotten:
-    """Deletes chunks, words, vectors that nothing else uses, the queue row, texts of attempts."""
+def forget_published(connection: Connection, recording_id: str) -> Counter[str]:
+    """Deletes chunks, words, vectors that nothing else uses, the queue row, texts of attempts.
+
+    Gives how many rows, by table.
+    """
     list(sql.hold_queue_row(connection, recording_id=recording_id))
     hashes = [row.content_hash for row in sql.hashes_of(connection, recording_id=recording_id)]
-    files = {row.input_file for row in sql.batch_files_of(connection, recording_id=recording_id)}
     words = list(sql.words_of(connection, recording_id=recording_id))
     counts = Counter(sql.forget_published(connection, recording_id=recording_id)._asdict())
     counts["chunk_embeddings"] = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
@@ -35,7 +35,7 @@ def forget_published(connection: Connection, recording_id: str) -> Forgotten:
     counts["embedding_attempts"] = sql.forget_attempts(
         connection, recording_id=recording_id, instead=INSTEAD
     )
-    return Forgotten(counts, files)
+    return counts
 
 
 def withdraw_published(connection: Connection, recording_id: str) -> Counter[str]:
@@ -44,6 +44,7 @@ def withdraw_published(connection: Connection, recording_id: str) -> Counter[str
     hashes = [row.content_hash for row in sql.hashes_of(connection, recording_id=recording_id)]
     words = list(sql.words_of(connection, recording_id=recording_id))
     sql.withdraw_chunks(connection, recording_id=recording_id)
+    sql.forget_inputs(connection, recording_id=recording_id)
     sql.due_again(connection, recording_id=recording_id)
     deleted = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
     lexemes = _forget_lexemes(connection, words)

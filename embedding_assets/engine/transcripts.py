@@ -60,7 +60,15 @@ def _redacted(
     call: Call, segments: Sequence[Segment], redactor: Redactor
 ) -> tuple[Call, list[Segment]]:
     """The call and its segments as they may be embedded and shown; the stored ones stay."""
-    said = [replace(each, text=redactor.redact(each.text)) for each in segments]
+    said = [
+        replace(
+            each,
+            text=redactor.redact(each.text),
+            # Recorders name whom they do not know by an address or a telephone number.
+            speaker=None if each.speaker is None else redactor.redact(each.speaker),
+        )
+        for each in segments
+    ]
     title = None if call.title is None else redactor.redact(call.title)
     return replace(call, title=title), said
 

@@ -47,14 +47,15 @@ def require_rights(connection: Connection, recording_id: str) -> None:
 
 def forget_call(connection: Connection, recording_id: str) -> Counter[str]:
     """Deletes a call and all that is known of it; gives how many rows, by table."""
+    sql.hold_id(connection, recording_id=recording_id)
     require_rights(connection, recording_id)
     counts: Counter[str] = Counter()
     if sql.call_is_here(connection, recording_id=recording_id):
         counts["fathom_transcripts"] = sql.forget_segments(connection, recording_id=recording_id)
+    sql.take_no_more(connection, recording_id=recording_id)
     counts.update(sql.forget_details(connection, recording_id=recording_id)._asdict())
     if sql.call_is_here(connection, recording_id=recording_id):
         counts["fathom_calls"] = sql.forget_call(connection, recording_id=recording_id)
-    sql.take_no_more(connection, recording_id=recording_id)
     counts["people"] = sql.forget_orphaned_people(connection)
     return counts
 
@@ -77,16 +78,25 @@ def forget_words(connection: Connection, recording_id: str, emails: list[str]) -
             ),
             "fathom_calls": sql.forget_who_recorded(connection, **parameters),
             "call_people": sql.forget_in_call(connection, **parameters),
+            "unmatched_edits": sql.forget_edits(connection, recording_id=recording_id),
         }
     )
 
 
-def forget_people(connection: Connection, emails: list[str]) -> int:
-    """Deletes people, and keeps their words from coming in again."""
+def take_no_more_of(connection: Connection, emails: list[str]) -> None:
+    """Keeps people's words from coming in again; first of all, so that none slips in."""
     for email in emails:
         sql.forget_address(connection, email_hash=email_hash(email))
-    deleted: int = sql.forget_people(connection, emails=emails)
-    return deleted
+
+
+def forget_people(connection: Connection, emails: list[str]) -> Counter[str]:
+    """Deletes people, and takes them out of those whom calls were shared with."""
+    return Counter(
+        {
+            "people": sql.forget_people(connection, emails=emails),
+            "call_details": sql.forget_shares(connection, emails=emails),
+        }
+    )
 
 
 def email_hash(email: str) -> bytes:
@@ -102,6 +112,7 @@ def without_forgotten(connection: Connection, recording: Recording) -> Recording
             recording.recorded_by_email,
             *(each.email for each in recording.invitees),
             *(each.speaker_email for each in recording.segments),
+            *(name.lower() for name in recording.shared_with if "@" in name),
         )
         if email
     }
@@ -120,6 +131,7 @@ def without_forgotten(connection: Connection, recording: Recording) -> Recording
             for each in recording.segments
         ],
         invitees=tuple(each for each in recording.invitees if each.email not in gone),
+        shared_with=tuple(n for n in recording.shared_with if n.lower() not in gone),
         recorded_by_email=None
         if recording.recorded_by_email in gone
         else recording.recorded_by_email,

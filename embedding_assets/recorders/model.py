@@ -39,3 +39,4 @@ class Recording:
     awaits_transcript: bool = False
     file: str | None = None  # the absolute path, where the id is made of it
     imported_by: str | None = None  # an address
+    tells_access: bool = False  # nobody invited and no team are so, and not only unknown

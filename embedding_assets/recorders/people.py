@@ -45,7 +45,7 @@ def name_people(
     """
     before = [_Named(*row) for row in sql.people_of(connection, recording_id=recording_id)]
     stays = {"speaker"} if not with_speakers else set()
-    if not recording.invitees:
+    if not recording.invitees and not recording.tells_access:
         stays.add("invitee")
     if not (recording.recorded_by_email or recording.recorded_by_name):
         stays.add("recorded_by")

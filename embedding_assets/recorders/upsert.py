@@ -60,7 +60,13 @@ def _upsert(connection: Connection, recording: Recording, replace_more: bool) ->
     recording = without_forgotten(connection, recording)
     identity = identify(connection, recording)
     recording_id = identity.recording_id
-    forgotten_at = sql.is_forgotten(connection, recording_id=recording_id)
+    if recording_id != recording.recording_id:
+        sql.hold_id(connection, recording_id=recording_id)
+    forgotten_at = sql.is_forgotten(
+        connection,
+        recording_id=recording_id,
+        content_hash=content_hash(recording.segments) if recording.segments else None,
+    )
     if forgotten_at is not None:
         told = f"was forgotten on {forgotten_at:%Y-%m-%d}, and is not taken again"
         return Outcome(recording_id, Upserted.UNCHANGED, (("recording_id", told),))
@@ -153,6 +159,7 @@ def _describe(
         proposed_id=recording.recording_id if recording.file else None,
         file=recording.file,
         imported_by=recording.imported_by,
+        tells_access=recording.tells_access,
     )
     return changed + name_people(connection, recording_id, recording, with_speakers=not is_kept)
 

@@ -58,8 +58,8 @@ def turn_on(database: Database, policy: AccessPolicy) -> AccessState:
             admits_externals=policy.admits_externals,
             admins=sorted({each.strip().lower() for each in policy.admins}),
         )
+        sql.switch_access(connection, turn_on=True)  # locks the tables: nobody publishes meanwhile
         sql.derive_all_readers(connection)
-        sql.switch_access(connection, turn_on=True)
 
     database.retrying(change)
     return access_state(database)

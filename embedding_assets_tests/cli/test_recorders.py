@@ -197,5 +197,5 @@ def test_a_call_is_forgotten_after_being_asked(cli: Checkout) -> None:
     again = cli("import", "-", given=json.dumps({"recording_id": "f1", "title": "Gone",
         "segments": [{"text": "A basilisk is forgotten."}]}))  # fmt: skip
     assert "was forgotten on" in again.stderr
-    assert "no call is concerned" in cli("forget", "--person", "no@x.example", "--yes").stdout
+    assert "none is concerned" in cli("forget", "--person", "no@x.example", "--yes").stdout
     assert "say one of" in cli("forget", code=1).stderr

@@ -215,10 +215,8 @@ def test_the_migration_goes_back_and_forth_and_functions_stay_pinned(
     )
     tracking = [("enqueue_recordings",), ("track_calls",), ("track_transcripts",)]
     search = [("chunk_similarities",), ("nearest_chunk_vectors",), ("search_transcript_chunks",)]
-    access = [
-        ("follow_readers",), ("is_limited",), ("reader_identities",), ("readable_recordings",),
-        ("sees_all_calls",),
-    ]  # fmt: skip
+    names = "follow_owners follow_readers is_limited reader_identities readable_recordings"
+    access = [(name,) for name in [*names.split(), "sees_all_calls"]]
     everything = sorted(tracking + search + access)
     assert rows(database, pinned) == everything
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1))

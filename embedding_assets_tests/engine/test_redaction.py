@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.model import Segment
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.rechunking import cut_otherwise
 from embedding_assets.engine.redaction.redactor import (
@@ -23,6 +24,7 @@ from embedding_assets.engine.redaction.redactor import (
     parse_redaction,
 )
 from embedding_assets.engine.redaction.spans import Kind, Span
+from embedding_assets.engine.transcripts import Call, _redacted
 from embedding_assets_tests.calls import CHUNKING, Embed, add_call, embedder_of, rows
 from embedding_assets_tests.loopback_api import LoopbackAPI
 
@@ -143,14 +145,27 @@ def test_no_text_breaks_it_and_what_is_left_is_as_it_was(text: str) -> None:
         at += len(part)
 
 
+@pytest.mark.parametrize("text", ["four one one one ²", "card ٤١١١ four one ¹²³", "①②③ five five"])
+def test_signs_that_are_no_digits_are_none(text: str) -> None:
+    find(text, ALL)
+
+
+def test_who_is_called_by_an_address_or_a_number_is_redacted_as_speaker() -> None:
+    call = Call(None, None, None, None, None, None)
+    segments = [Segment(0, "bob@acme.com", "Hello."), Segment(1, "+1 415-555-0132", "Hi, Bob.")]
+    _, said = _redacted(call, segments, Redactor(ALL))
+    assert [each.speaker for each in said] == ["[email 1]", "[phone 1]"]
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "text",
     [
+        "".join(f"a{n}@b.com " for n in range(40_000)),
         "a " * 100_000, "one " * 100_000, "1" * 100_000, "1 " * 50_000, "a@" * 50_000,
         "x dot " * 50_000, "a at b " * 30_000, "DE89 " * 20_000, "(415) " * 20_000, "." * 200_000,
     ],
-    ids=range(10),
+    ids=range(11),
 )  # fmt: skip
 def test_a_long_text_takes_no_long_time(text: str) -> None:
     find(text, ALL)

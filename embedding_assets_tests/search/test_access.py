@@ -375,3 +375,96 @@ def test_the_owner_is_held_to_it_too_and_a_call_of_nobody_is_seen_by_its_importe
         )
     (reason,) = readers_of(published, "s-nobodys") or []
     assert (reason.name, reason.why) == ("dan@example.org", "imported it")
+
+
+@pytest.mark.parametrize(
+    "function", ["follow_readers", "follow_owners", "track_calls", "track_transcripts"]
+)
+def test_no_reader_makes_a_trigger_that_runs_with_the_owners_rights(
+    as_role: Callable[[], psycopg.Connection], function: str
+) -> None:
+    with as_role() as connection:
+        connection.execute("CREATE TEMP TABLE mine (recording_id text)")
+        statement = (
+            "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS changed"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+        )
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+def test_visitors_whom_a_server_lets_write_are_not_taken_for_workers(
+    published: Database, as_role: Callable[[], psycopg.Connection]
+) -> None:
+    with published.transaction() as connection:
+        connection.execute("DROP ROLE IF EXISTS authenticated; CREATE ROLE authenticated")
+        for table in ("transcript_chunks", "call_people", "chunk_words_english"):
+            connection.execute(f"GRANT ALL ON {table} TO authenticated")  # type: ignore[call-overload]
+        connection.execute(f"GRANT authenticated TO {ROLE}; GRANT INSERT ON people TO PUBLIC")  # type: ignore[call-overload]
+    try:
+        state = turn_on(published, AccessPolicy())
+        assert "authenticated" not in state.trusted_roles
+        with as_role() as connection, connection.transaction():
+            connection.execute("SET LOCAL ROLE authenticated")
+            for table in ("transcript_chunks", "call_people", "chunk_words_english"):
+                count: Any = f"SELECT count(*) FROM {table}"  # noqa: S608
+                assert connection.execute(count).fetchone() == (0,)
+    finally:
+        with published.transaction() as connection:
+            connection.execute("DROP OWNED BY authenticated; DROP ROLE authenticated")
+
+
+def test_an_owner_who_changes_is_another_reader_at_once(
+    published: Database, as_role: Callable[[], psycopg.Connection]
+) -> None:
+    turn_on(published, AccessPolicy("owner"))
+    with as_role() as connection:
+        change = "UPDATE fathom_calls SET user_id = %s WHERE recording_id = 's-nobodys'"
+        for owner in ("user-1", "user-2"):
+            with published.transaction() as writing:
+                writing.execute(change, [owner])
+            assert names(ask(connection, "walrus", owner)) == {"nobodys"}
+        assert names(ask(connection, "walrus", "user-1")) == set()
+
+
+def test_who_is_external_once_is_so_in_the_whole_call(
+    published: Database, as_role: Callable[[], psycopg.Connection]
+) -> None:
+    turn_on(published, AccessPolicy())
+    known = "eve@example.org"  # the company's domain, but the recorder says that she is external
+    import_meeting(published, "s", "cees", {
+        "title": "Call cees", "recorded_by": {"email": CEE},
+        "invitees": [{"email": known, "is_external": True}], "shared_with": [known],
+        "segments": [{"text": WORDS["cees"], "speaker": "Eve", "email": known}]})  # fmt: skip
+    with as_role() as connection:
+        assert ask(connection, "walrus", known) == []
+        assert names(ask(connection, "walrus", CEE)) == {"cees"}
+
+
+def test_the_last_invitee_and_the_team_can_be_taken_out(
+    published: Database, as_role: Callable[[], psycopg.Connection]
+) -> None:
+    turn_on(published, AccessPolicy("team"))
+    said = [{"text": WORDS["anns"], "speaker": "Somebody", "start": 0, "end": 4}]
+    import_meeting(
+        published,
+        "s",
+        "anns",
+        {"title": "Call anns", "segments": said, "recorded_by": {"email": ANN}, "invitees": []},
+    )
+    with as_role() as connection:
+        assert "anns" not in names(ask(connection, "walrus", BOB))
+        assert "anns" in names(ask(connection, "walrus", ANN))
+    assert rows(published, "SELECT team FROM call_details WHERE recording_id = 's-anns'") == [
+        (None,)
+    ]
+
+
+def test_a_language_that_is_added_later_is_guarded_too(published: Database) -> None:
+    turn_on(published, AccessPolicy())
+    with published.transaction() as connection:
+        connection.execute("SELECT add_search_language('german')")
+    guarded = rows(
+        published, "SELECT relrowsecurity FROM pg_class WHERE relname = 'chunk_words_german'"
+    )
+    assert guarded == [(True,)]

@@ -48,7 +48,7 @@ class Redactor:
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
-        self._known: dict[tuple[Kind, str], int] = {}
+        self._known: dict[Kind, dict[str, int]] = {}
 
     def redact(self, text: str) -> str:
         """The text with what was found replaced. What stands in its place tells nothing of it."""
@@ -60,8 +60,8 @@ class Redactor:
         return "".join([*parts, text[at:]])
 
     def _number(self, span: Span) -> int:
-        same_kind = sum(kind is span.kind for kind, _ in self._known)
-        return self._known.setdefault((span.kind, span.value), same_kind + 1)
+        known = self._known.setdefault(span.kind, {})
+        return known.setdefault(span.value, len(known) + 1)
 
 
 def find(text: str, redaction: Redaction) -> list[Span]:

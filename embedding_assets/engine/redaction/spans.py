@@ -26,9 +26,12 @@ class Span:
 
 
 def without_overlaps(spans: Iterable[Span]) -> list[Span]:
-    """The spans in their order; of two that overlap, the longer one."""
+    """The spans in their order; of neighbours that overlap, the longer one."""
     taken: list[Span] = []
-    for each in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
-        if all(each.end <= other.start or each.start >= other.end for other in taken):
+    for each in sorted(spans, key=lambda span: (span.start, span.end)):
+        last = taken[-1] if taken else None
+        if last is None or each.start >= last.end:
             taken.append(each)
-    return sorted(taken, key=lambda span: span.start)
+        elif each.end - each.start > last.end - last.start:
+            taken[-1] = each
+    return taken

@@ -128,7 +128,7 @@ def _run(tokens: Sequence[re.Match[str]], at: int) -> tuple[_Run | None, int]:
         found = _digits(tokens, at)
         if found is not None:
             value, at = found
-            spoken += len(value) if not tokens[at - 1][0].isdigit() else 0
+            spoken += len(value) if not tokens[at - 1][0].isdecimal() else 0
             digits += value
             end = at
         elif tokens[at][0].lower() in BETWEEN or tokens[at][0] in _QUIET:
@@ -146,7 +146,7 @@ def _digits(tokens: Sequence[re.Match[str]], at: int) -> tuple[str, int] | None:
         tokens[n][0].lower() if n < len(tokens) else "" for n in range(at, at + 3)
     )
     said: tuple[str, int] | None = None
-    if word.isdigit():
+    if word.isdecimal():
         said = word, 1
     elif word in TIMES and following in UNITS:
         said = UNITS[following] * TIMES[word], 2

@@ -66,6 +66,10 @@ WHERE stored.content_hash = ANY (:hashes::bytea[])
   AND NOT EXISTS (SELECT FROM transcript_chunks AS chunks
                   WHERE chunks.content_hash = stored.content_hash);
 
+-- name: forget_inputs(recording_id)!
+-- Takes its texts out of batches that wait.
+DELETE FROM embedding_batch_inputs WHERE recording_id = :recording_id;
+
 -- name: due_again(recording_id)!
 -- A call of which nothing is published any more is embedded anew.
 UPDATE embedding_queue SET status = 'pending', attempts = 0, recoveries = 0, claimed_by = NULL,

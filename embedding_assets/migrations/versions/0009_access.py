@@ -41,14 +41,21 @@ BEGIN
     FOR function IN
         SELECT oid FROM pg_proc
         WHERE pronamespace = current_schema()::regnamespace AND proname IN (
-            'follow_readers', 'is_limited', 'reader_identities', 'readable_recordings',
-            'sees_all_calls')
+            'follow_readers', 'follow_owners', 'is_limited', 'reader_identities',
+            'readable_recordings', 'sees_all_calls')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %s', function, path);
     END LOOP;
     ALTER FUNCTION search_transcript_chunks SECURITY DEFINER;
     REVOKE EXECUTE ON FUNCTION search_transcript_chunks FROM PUBLIC;
     REVOKE EXECUTE ON FUNCTION switch_access, derive_all_readers, derive_call_readers FROM PUBLIC;
+    -- Whoever may make a trigger of one could hand it a table with a type and a cast of their own,
+    -- whose code would run with the owner's rights. To fire one needs no right.
+    REVOKE EXECUTE ON FUNCTION follow_readers, follow_owners, track_calls, track_transcripts
+        FROM PUBLIC;
+    IF to_regrole('embedding_search') IS NOT NULL THEN
+        REVOKE ALL ON search_lexemes, chunk_words, people, call_people FROM embedding_search;
+    END IF;
     FOR caller IN
         SELECT DISTINCT rights.grantee
         FROM pg_class AS chunks, aclexplode(chunks.relacl) AS rights
@@ -62,6 +69,22 @@ BEGIN
                            ' FROM %s', caller);
         END IF;
     END LOOP;
+END $$;
+"""
+
+# Only on a table of ours, as the others; on somebody else's by deploy/triggers.sql.
+FOLLOW_OWNERS = """
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_class AS c
+               JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'user_id'
+               WHERE c.oid = to_regclass('fathom_calls') AND c.relkind = 'r'
+                 AND pg_has_role(c.relowner, 'USAGE'))
+    THEN
+        CREATE TRIGGER embedding_assets_owners AFTER UPDATE ON fathom_calls
+            REFERENCING NEW TABLE AS changed
+            FOR EACH STATEMENT EXECUTE FUNCTION follow_owners();
+    END IF;
 END $$;
 """
 
@@ -90,6 +113,7 @@ def upgrade() -> None:
     """Creates the tables and functions, and derives the readers of what is there."""
     op.execute((_HERE / "0009_access.sql").read_text(encoding="utf-8"))
     op.execute(FOLLOW)
+    op.execute(FOLLOW_OWNERS)
     op.execute(PIN)
     op.execute("SELECT derive_all_readers()")
 
@@ -101,6 +125,12 @@ def downgrade() -> None:
     start = functions.index("CREATE OR REPLACE FUNCTION wanted_recordings")
     op.execute(functions[start:])
     op.execute("DROP FUNCTION follow_readers() CASCADE")
+    op.execute("DROP FUNCTION follow_owners() CASCADE")
+    tables = (_HERE / "0005_search_tables.sql").read_text(encoding="utf-8")
+    start = tables.index("CREATE FUNCTION add_search_language")
+    end = tables.index("END $$;", start) + len("END $$;")
+    op.execute(tables[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+    op.execute("GRANT EXECUTE ON FUNCTION track_calls, track_transcripts TO PUBLIC")
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}")
     op.execute("ALTER TABLE call_details DROP COLUMN imported_by")

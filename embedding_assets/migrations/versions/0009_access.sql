@@ -39,7 +39,10 @@ CREATE FUNCTION derive_call_readers(ids text[]) RETURNS void LANGUAGE sql AS $$
                    AS shared_with
         FROM call_details AS details WHERE details.recording_id = ANY (ids)
     ), named AS (
-        SELECT people.recording_id, people.role, people.email, people.is_external,
+        -- External is who is so anywhere in the call.
+        SELECT people.recording_id, people.role, people.email,
+               bool_or(people.is_external) OVER (PARTITION BY people.recording_id, people.email)
+                   AS is_external,
                (SELECT min(by.email) FROM call_people AS by
                 WHERE by.recording_id = people.recording_id AND by.role = 'recorded_by') AS owner
         FROM call_people AS people
@@ -62,8 +65,10 @@ CREATE FUNCTION derive_call_readers(ids text[]) RETURNS void LANGUAGE sql AS $$
         SELECT told.recording_id, shared.name, 'it was shared with them', 5
         FROM told CROSS JOIN access_settings AS chosen CROSS JOIN unnest(told.shared_with) AS shared (name)
         WHERE position('@' IN shared.name) > 0 AND chosen.policy IN ('invitees', 'team')
-          AND (chosen.admits_externals OR NOT is_external(NULL, shared.name, (
-              SELECT min(named.owner) FROM named WHERE named.recording_id = told.recording_id)))
+          AND (chosen.admits_externals OR NOT (
+              SELECT is_external(bool_or(named.is_external) FILTER (WHERE named.email = shared.name),
+                                 shared.name, min(named.owner))
+              FROM named WHERE named.recording_id = told.recording_id))
         UNION ALL
         SELECT told.recording_id, 'team:' || told.team, 'their team recorded it', 6
         FROM told CROSS JOIN access_settings AS chosen
@@ -99,8 +104,23 @@ $$;
 
 -- What a recorder says changes who sees the call in the same transaction, whoever writes it.
 CREATE FUNCTION follow_readers() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    ids text[] := ARRAY(SELECT DISTINCT recording_id FROM changed);
 BEGIN
-    PERFORM derive_call_readers(ARRAY(SELECT DISTINCT recording_id FROM changed));
+    -- First the rows that a publication holds, too: one after the other, and each sees what the
+    -- one before it said.
+    PERFORM FROM embedding_queue WHERE recording_id = ANY (ids) ORDER BY recording_id FOR UPDATE;
+    PERFORM derive_call_readers(ids);
+    RETURN NULL;
+END $$;
+
+-- A call's owner changes for search in the transaction that changes it in the recorder's table.
+CREATE FUNCTION follow_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    UPDATE published_recordings AS published SET user_id = to_jsonb(changed) ->> 'user_id'
+    FROM changed
+    WHERE published.recording_id = changed.recording_id::text
+      AND published.user_id IS DISTINCT FROM to_jsonb(changed) ->> 'user_id';
     RETURN NULL;
 END $$;
 
@@ -126,12 +146,14 @@ END $$;
 -- Whether the caller sees only what its reader may see: every role that does not publish, and a
 -- role that does, once it names a reader.
 CREATE FUNCTION is_limited() RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER AS $$
-    SELECT chosen.is_on AND (
-        cardinality(current_reader()) > 0
-        OR NOT (role.rolsuper OR role.rolbypassrls
-                OR has_table_privilege(role.oid, 'transcript_chunks', 'INSERT')))
-    FROM access_settings AS chosen, pg_roles AS role
-    WHERE role.rolname = calling_role()
+    -- A role that is not found, such as one renamed meanwhile, is limited.
+    SELECT coalesce((
+        SELECT chosen.is_on AND (
+            cardinality(current_reader()) > 0
+            OR NOT (role.rolsuper OR role.rolbypassrls
+                    OR has_table_privilege(role.oid, 'transcript_chunks', 'INSERT')))
+        FROM access_settings AS chosen, pg_roles AS role
+        WHERE role.rolname = calling_role()), true)
 $$;
 
 -- All names under which the reader may be let in.
@@ -178,6 +200,8 @@ $$;
 CREATE FUNCTION guarded_tables() RETURNS SETOF regclass LANGUAGE sql STABLE AS $$
     SELECT unnest('{transcript_chunks,chunk_words,published_recordings,call_details,call_people,'
                   'people,unmatched_edits,call_readers}'::regclass[])
+    UNION ALL
+    SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'chunk_words'::regclass
 $$;
 
 -- Switches row-level security on or off, also for the tables' owner. Whoever publishes or imports
@@ -186,8 +210,18 @@ CREATE FUNCTION switch_access(turn_on boolean) RETURNS void LANGUAGE plpgsql AS 
 DECLARE
     guarded regclass;
     trusted text;
+    served text;
 BEGIN
     UPDATE access_settings SET is_on = turn_on;
+    -- Supabase lets its visitors write whatever is made in public: they would count as workers.
+    FOR served IN SELECT 'PUBLIC' UNION ALL
+                  SELECT quote_ident(rolname) FROM pg_roles
+                  WHERE rolname IN ('anon', 'authenticated') AND turn_on LOOP
+        FOR guarded IN SELECT * FROM guarded_tables() LOOP
+            EXECUTE format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON %s'
+                           ' FROM %s', guarded, served);
+        END LOOP;
+    END LOOP;
     FOR guarded IN SELECT * FROM guarded_tables() LOOP
         EXECUTE format('DROP POLICY IF EXISTS embedding_assets_works ON %s', guarded);
         EXECUTE format('DROP POLICY IF EXISTS embedding_assets_readers ON %s', guarded);
@@ -197,7 +231,7 @@ BEGIN
             CONTINUE;
         END IF;
         -- The owner, and whoever was granted to write.
-        SELECT string_agg(DISTINCT role.rolname::regrole::text, ', ') INTO trusted
+        SELECT string_agg(DISTINCT role.oid::regrole::text, ', ') INTO trusted
         FROM pg_class AS tables
         LEFT JOIN LATERAL aclexplode(tables.relacl) AS rights ON rights.privilege_type = 'INSERT'
         JOIN pg_roles AS role ON role.oid IN (tables.relowner, rights.grantee)
@@ -279,4 +313,23 @@ BEGIN
               all_addresses(search_lower_texts(filters -> 'people')) END,
           CASE WHEN excluded ? 'people' THEN
               all_addresses(search_lower_texts(excluded -> 'people')) END;
+END $$;
+
+-- Makes room for a language's words: a partition with its index.
+CREATE OR REPLACE FUNCTION add_search_language(name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM name::regconfig;
+    INSERT INTO search_languages (language, is_live)
+    SELECT name, NOT EXISTS (SELECT FROM search_languages WHERE is_live)
+    ON CONFLICT DO NOTHING;
+    IF to_regclass(format('%I', 'chunk_words_' || name)) IS NULL THEN
+        EXECUTE format('CREATE TABLE %I PARTITION OF chunk_words FOR VALUES IN (%L)',
+                       'chunk_words_' || name, name);
+        -- Readers scan what is pending; 1 MB of it is some 400 chunks.
+        EXECUTE format('CREATE INDEX %I ON %I USING gin (words) WITH (gin_pending_list_limit = 1024)',
+                       'chunk_words_' || name || '_words', 'chunk_words_' || name);
+        IF (SELECT is_on FROM access_settings) THEN
+            PERFORM switch_access(true);
+        END IF;
+    END IF;
 END $$;

@@ -18,8 +18,10 @@ CREATE TABLE forgettings (
 -- Calls that are not taken again, whoever brings them.
 CREATE TABLE forgotten_calls (
     recording_id text PRIMARY KEY,
+    content_hash bytea CHECK (octet_length(content_hash) = 32), -- of what was said and when
     forgotten_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX forgotten_calls_content_hash ON forgotten_calls (content_hash);
 
 -- Addresses of people whose words are not taken again, as SHA-256 of the small letters.
 CREATE TABLE forgotten_people (

@@ -45,6 +45,7 @@ def recording(meeting: Any, _: Source, notes: Notes) -> Recording:
         )
         or "",
         segments=segments or [],
+        tells_access="calendar_invitees" in meeting,
         awaits_transcript=segments is None,
         source_platform="fathom",
         recorded_at=started or created,

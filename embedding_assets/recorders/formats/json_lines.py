@@ -40,6 +40,7 @@ def recording(record: Any, _: Source, __: Notes) -> Recording:
         recorded_by_email=checks.email(by.get("email"), "recorded_by.email"),
         recorded_by_team=checks.optional_name(by.get("team"), "recorded_by.team"),
         shared_with=checks.names_of(record.get("shared_with"), "shared_with"),
+        tells_access="invitees" in record,
         invitees=checks.people(record.get("invitees"), "invitees"),
         language=checks.optional_name(record.get("language"), "language"),
     )

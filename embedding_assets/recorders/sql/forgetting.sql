@@ -11,6 +11,9 @@ ORDER BY 1;
 -- The calls that these addresses recorded, were invited to or spoke in.
 SELECT DISTINCT recording_id FROM call_people WHERE email = ANY (:emails::text[])
 UNION
+SELECT recording_id::text FROM fathom_calls AS calls
+WHERE lower(to_jsonb(calls) ->> 'recorded_by_email') = ANY (:emails::text[])
+UNION
 SELECT DISTINCT recording_id::text FROM fathom_transcripts AS said
 WHERE lower(to_jsonb(said) ->> 'speaker_email') = ANY (:emails::text[])
 ORDER BY 1;
@@ -55,11 +58,15 @@ WHERE NOT EXISTS (SELECT FROM call_people AS calls
 
 -- name: take_no_more(recording_id)!
 -- The call is not taken again, whoever brings it.
-INSERT INTO forgotten_calls (recording_id) VALUES (:recording_id) ON CONFLICT DO NOTHING;
+INSERT INTO forgotten_calls (recording_id, content_hash)
+VALUES (:recording_id,
+        (SELECT content_hash FROM call_details WHERE recording_id = :recording_id))
+ON CONFLICT DO NOTHING;
 
--- name: is_forgotten(recording_id)$
--- When the call was forgotten; NULL if it was not.
-SELECT min(forgotten_at) FROM forgotten_calls WHERE recording_id = :recording_id;
+-- name: is_forgotten(recording_id, content_hash)$
+-- When the call was forgotten, by its id or by what was said in it; NULL if it was not.
+SELECT min(forgotten_at) FROM forgotten_calls
+WHERE recording_id = :recording_id OR content_hash = :content_hash;
 
 -- name: forget_address(email_hash)!
 -- What this address says or is named for is not taken again.
@@ -94,6 +101,19 @@ WHERE recording_id = :recording_id AND lower(user_id) = ANY (:emails::text[]);
 -- name: forget_in_call(recording_id, emails)!
 -- Takes these people out of what is known of a call.
 DELETE FROM call_people WHERE recording_id = :recording_id AND email = ANY (:emails::text[]);
+
+-- name: forget_shares(emails)!
+-- Takes these people out of those whom calls were shared with, and who imported them.
+UPDATE call_details AS details
+SET shared_with = ARRAY(SELECT name FROM unnest(shared_with) AS name
+                        WHERE lower(name) <> ALL (:emails::text[])),
+    imported_by = CASE WHEN imported_by <> ALL (:emails::text[]) THEN imported_by END
+WHERE imported_by = ANY (:emails::text[])
+   OR EXISTS (SELECT FROM unnest(shared_with) AS name WHERE lower(name) = ANY (:emails::text[]));
+
+-- name: forget_edits(recording_id)!
+-- Deletes edits of a call whose words are gone.
+DELETE FROM unmatched_edits WHERE recording_id = :recording_id;
 
 -- name: forget_people(emails)!
 -- Deletes these people.

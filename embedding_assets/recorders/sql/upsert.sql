@@ -85,7 +85,7 @@ WHERE recording_id = :recording_id AND position NOT IN (SELECT unnest(:positions
 INSERT INTO unmatched_edits (recording_id, position, text, edited_text, is_deleted)
 VALUES (:recording_id, :position, :text, :edited_text, :is_deleted);
 
--- name: describe_call(recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash, proposed_id, file, imported_by)!
+-- name: describe_call(recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash, proposed_id, file, imported_by, tells_access)!
 -- Keeps what the recorder says beside the words; a value that it does not give is kept.
 INSERT INTO call_details AS details
     (recording_id, team, shared_with, language, awaits_transcript, recorded_at, content_hash,
@@ -93,7 +93,7 @@ INSERT INTO call_details AS details
 VALUES (:recording_id, :team, :shared_with::text[], :language, :awaits_transcript, :recorded_at,
         :content_hash, :proposed_id, :file, lower(:imported_by))
 ON CONFLICT (recording_id) DO UPDATE SET
-    team = coalesce(excluded.team, details.team),
+    team = CASE WHEN :tells_access THEN excluded.team ELSE coalesce(excluded.team, details.team) END,
     shared_with = excluded.shared_with,
     language = coalesce(excluded.language, details.language),
     awaits_transcript = excluded.awaits_transcript,
@@ -106,7 +106,8 @@ WHERE (details.team, details.shared_with, details.language, details.awaits_trans
        details.recorded_at, details.content_hash, details.proposed_id, details.file,
        details.imported_by)
     IS DISTINCT FROM
-      (coalesce(excluded.team, details.team), excluded.shared_with,
+      (CASE WHEN :tells_access THEN excluded.team ELSE coalesce(excluded.team, details.team) END,
+       excluded.shared_with,
        coalesce(excluded.language, details.language), excluded.awaits_transcript,
        coalesce(excluded.recorded_at, details.recorded_at),
        coalesce(excluded.content_hash, details.content_hash),

@@ -28,8 +28,8 @@ SELECT switch_access(:turn_on);
 -- name: trusted_roles()
 -- The roles that see everything although access is on: they publish, or no policy applies to them.
 SELECT rolname AS role FROM pg_roles
-WHERE rolcanlogin AND (rolsuper OR rolbypassrls
-                       OR has_table_privilege(oid, 'transcript_chunks', 'INSERT'))
+WHERE NOT starts_with(rolname, 'pg_')
+  AND (rolsuper OR rolbypassrls OR has_table_privilege(oid, 'transcript_chunks', 'INSERT'))
 ORDER BY rolname;
 
 -- name: readers_of(recording_id)
