@@ -196,3 +196,34 @@ def test_who_is_known_of_calls_of_before_is_found_after_the_migration(
         # The details follow a call of ours when it is deleted.
         connection.execute("DELETE FROM fathom_calls WHERE recording_id = '1'")
         assert connection.execute("SELECT count(*) FROM call_people").fetchone() == (0,)
+
+
+def test_whoever_could_search_before_access_can_search_after_it_and_reads_no_vectors(
+    empty_database_url: str,
+) -> None:
+    searches = "search_transcript_chunks(text, vector, text, jsonb, integer, integer)"
+    helps = "chunk_similarities(vector, bytea[])"
+    assert migrate(empty_database_url, "0007")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute('DROP ROLE IF EXISTS "Reads.Calls"; CREATE ROLE "Reads.Calls"')
+        connection.execute('GRANT SELECT ON transcript_chunks, chunk_words TO "Reads.Calls"')
+        connection.execute(f'GRANT EXECUTE ON FUNCTION {helps} TO "Reads.Calls"')  # type: ignore[call-overload]
+        connection.execute("DROP ROLE IF EXISTS nobody_here; CREATE ROLE nobody_here")
+    try:
+        assert migrate(empty_database_url)
+        with psycopg.connect(empty_database_url) as connection:
+
+            def may(role: str, function: str) -> bool:
+                row = connection.execute(
+                    "SELECT has_function_privilege(%s, %s, 'EXECUTE')", [role, function]
+                ).fetchone()
+                return bool(row and row[0])
+
+            assert may("Reads.Calls", searches)
+            assert not may("Reads.Calls", helps)
+            assert not may("nobody_here", searches)
+            connection.execute("SELECT switch_access(true)")
+    finally:
+        with psycopg.connect(empty_database_url) as connection:
+            connection.execute('DROP OWNED BY "Reads.Calls"; DROP ROLE "Reads.Calls"')
+            connection.execute("DROP ROLE nobody_here")
