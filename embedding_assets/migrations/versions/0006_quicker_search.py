@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alembic import op
 
+from embedding_assets.migrations.functions import as_before
+
 revision = "0006"
 down_revision = "0005"
 
@@ -32,9 +34,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Puts the functions of the revision before back."""
-    before = (FOLDER / "0005_search_functions.sql").read_text(encoding="utf-8")
     for name in REPLACED:
-        start = before.index(f"CREATE FUNCTION {name}(")
-        end = before.index("END $$;", start) + len("END $$;")
-        op.execute(before[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+        op.execute(as_before("0005_search_functions.sql", name))
     op.execute(PIN)

@@ -1,14 +1,9 @@
 """What recorders say beside the words: people, access, files, and how far Fathom was read."""
 
-from pathlib import Path
-
 from alembic import op
 
 revision = "0008"
 down_revision = "0007"
-
-_HERE = Path(__file__).parent
-PEOPLE_FILTER = (_HERE / "0008_people_filter.sql").read_text(encoding="utf-8")
 
 DETAILS = """
 -- What a recorder says of a call beyond the columns of fathom_calls, which may be somebody else's.
@@ -50,6 +45,16 @@ CREATE TABLE people (
     CONSTRAINT nobody_is_their_own_alias CHECK (NOT email = ANY (aliases))
 );
 CREATE INDEX people_aliases ON people USING gin (aliases);
+
+-- These addresses, and all others of the same people.
+CREATE FUNCTION all_addresses(addresses text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
+    SELECT array_agg(address) FROM (
+        SELECT unnest(addresses) AS address
+        UNION
+        SELECT unnest(people.email || people.aliases) FROM people
+        WHERE people.email = ANY (addresses) OR people.aliases && addresses
+    ) AS each
+$$;
 
 -- Edits whose words the recorder no longer has, kept for whoever made them.
 CREATE TABLE unmatched_edits (
@@ -160,15 +165,10 @@ def upgrade() -> None:
     """Creates the tables, and fills in who is known."""
     for statements in (DETAILS, FATHOM, FOLLOW_THE_CALLS, KNOWN_PEOPLE):
         op.execute(statements)
-    op.execute(PEOPLE_FILTER)
 
 
 def downgrade() -> None:
     """Drops them."""
-    functions = (_HERE / "0005_search_functions.sql").read_text(encoding="utf-8")
-    start = functions.index("CREATE FUNCTION wanted_recordings")
-    end = functions.index("END $$;", start) + len("END $$;")
-    op.execute(functions[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
     op.execute("DROP FUNCTION all_addresses")
     op.execute(
         "DROP TABLE webhook_deliveries, fathom_sightings, fathom_keys, unmatched_edits, people,"

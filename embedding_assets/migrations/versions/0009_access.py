@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alembic import op
 
+from embedding_assets.migrations.functions import as_before
+
 revision = "0009"
 down_revision = "0008"
 
@@ -121,15 +123,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Lets everybody who may search see everything again."""
     op.execute(UNDO)
-    functions = (_HERE / "0008_people_filter.sql").read_text(encoding="utf-8")
-    start = functions.index("CREATE OR REPLACE FUNCTION wanted_recordings")
-    op.execute(functions[start:])
+    op.execute(as_before("0005_search_functions.sql", "wanted_recordings"))
+    op.execute(as_before("0005_search_tables.sql", "add_search_language"))
     op.execute("DROP FUNCTION follow_readers() CASCADE")
     op.execute("DROP FUNCTION follow_owners() CASCADE")
-    tables = (_HERE / "0005_search_tables.sql").read_text(encoding="utf-8")
-    start = tables.index("CREATE FUNCTION add_search_language")
-    end = tables.index("END $$;", start) + len("END $$;")
-    op.execute(tables[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
     op.execute("GRANT EXECUTE ON FUNCTION track_calls, track_transcripts TO PUBLIC")
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}")

@@ -210,17 +210,14 @@ CREATE FUNCTION switch_access(turn_on boolean) RETURNS void LANGUAGE plpgsql AS 
 DECLARE
     guarded regclass;
     trusted text;
-    served text;
+    -- Supabase lets its visitors write whatever is made in public: they would count as workers.
+    visitors text := (SELECT concat_ws(', ', 'PUBLIC', string_agg(quote_ident(rolname), ', '))
+                      FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND turn_on);
 BEGIN
     UPDATE access_settings SET is_on = turn_on;
-    -- Supabase lets its visitors write whatever is made in public: they would count as workers.
-    FOR served IN SELECT 'PUBLIC' UNION ALL
-                  SELECT quote_ident(rolname) FROM pg_roles
-                  WHERE rolname IN ('anon', 'authenticated') AND turn_on LOOP
-        FOR guarded IN SELECT * FROM guarded_tables() LOOP
-            EXECUTE format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON %s'
-                           ' FROM %s', guarded, served);
-        END LOOP;
+    FOR guarded IN SELECT * FROM guarded_tables() LOOP
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON %s FROM %s',
+                       guarded, visitors);
     END LOOP;
     FOR guarded IN SELECT * FROM guarded_tables() LOOP
         EXECUTE format('DROP POLICY IF EXISTS embedding_assets_works ON %s', guarded);
@@ -255,9 +252,10 @@ CREATE FUNCTION derive_all_readers() RETURNS void LANGUAGE sql AS $$
         UNION SELECT recording_id FROM call_readers));
 $$;
 
--- The recordings that a search is narrowed to, by its filters and by what its reader may see; NULL: to
--- none in particular. See docs/search.md for
--- the keys of `filters`; one that is not known is an error, as it would otherwise narrow nothing.
+-- The recordings that a search is narrowed to, by its filters and by what its reader may see; NULL:
+-- to none in particular. See docs/search.md for the keys of `filters`; one that is not known is an
+-- error, as it would otherwise narrow nothing. People are whoever recorded a call, was invited or
+-- spoke, by any of their addresses.
 CREATE OR REPLACE FUNCTION wanted_recordings(filters jsonb, OUT ids text[], OUT chunks bigint)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -265,6 +263,7 @@ DECLARE
     barred constant text[] := '{recordings,speakers,people,title,platforms,owners}';
     wrong text;
     excluded jsonb := coalesce(filters -> 'exclude', '{}');
+    sees_all boolean := sees_all_calls();
 BEGIN
     SELECT key INTO wrong FROM (
         SELECT key FROM jsonb_object_keys(filters) AS key WHERE key <> ALL(known)
@@ -274,14 +273,14 @@ BEGIN
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION 'there is no filter %', wrong USING ERRCODE = '22023';
     END IF;
-    IF filters - 'exclude' = '{}' AND excluded = '{}' AND sees_all_calls() THEN
+    IF filters - 'exclude' = '{}' AND excluded = '{}' AND sees_all THEN
         RETURN;
     END IF;
     EXECUTE format(
         'SELECT coalesce(array_agg(recording_id), ''{}''), coalesce(sum(chunk_count), 0)'
         ' FROM published_recordings WHERE %s',
         concat_ws(' AND ', 'true',
-            CASE WHEN NOT sees_all_calls() THEN 'recording_id IN (SELECT readable_recordings())' END,
+            CASE WHEN NOT sees_all THEN 'recording_id IN (SELECT readable_recordings())' END,
             CASE WHEN filters ? 'recordings' THEN 'recording_id = ANY($1)' END,
             CASE WHEN filters ? 'speakers' THEN 'speaker_names && $2' END,
             CASE WHEN filters ? 'people' THEN
