@@ -23,12 +23,11 @@ BEYOND_REACH = (
     "vectors of earlier versions of its transcript that are younger than an hour, until the night",
     "output files of batches at the provider, until it deletes them",
 )
-YOUNG = timedelta(
-    hours=1
-)  # vectors of earlier versions younger than this go with the nightly sweep
+# Vectors of earlier versions that are younger go with the nightly sweep.
+YOUNG = timedelta(hours=1)
 
-Elsewhere = Callable[[Sequence[str]], tuple[Counter[str], list[str]]]
-"""Forgets the calls in another place; gives how much that was, and what could not be reached."""
+Elsewhere = Callable[[str], tuple[Counter[str], list[str]]]
+"""Forgets a call in another place; gives how much that was, and what could not be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +158,7 @@ def _forget_elsewhere(
         else:
             proof.counts["batch_files"] += 1
     for place in elsewhere:
-        counts, not_reached = place([recording_id])
+        counts, not_reached = place(recording_id)
         proof.counts.update(counts)
         for each in not_reached:
             proof.tell(each)

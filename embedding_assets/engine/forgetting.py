@@ -1,8 +1,8 @@
 """Deletes what is published and written down of a call, and its vectors, at once."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from embedding_assets.engine.database import Connection, Database, sql
 
@@ -26,12 +26,9 @@ def forget_published(connection: Connection, recording_id: str) -> Counter[str]:
 
     Gives how many rows, by table.
     """
-    list(sql.hold_queue_row(connection, recording_id=recording_id))
-    hashes = [row.content_hash for row in sql.hashes_of(connection, recording_id=recording_id)]
-    words = list(sql.words_of(connection, recording_id=recording_id))
-    counts = Counter(sql.forget_published(connection, recording_id=recording_id)._asdict())
-    counts["chunk_embeddings"] = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
-    counts["search_lexemes"] = _forget_lexemes(connection, words)
+    counts: Counter[str] = Counter()
+    with _vectors_and_lexemes_follow(connection, recording_id, counts):
+        counts.update(sql.forget_published(connection, recording_id=recording_id)._asdict())
     counts["embedding_attempts"] = sql.forget_attempts(
         connection, recording_id=recording_id, instead=INSTEAD
     )
@@ -40,24 +37,32 @@ def forget_published(connection: Connection, recording_id: str) -> Counter[str]:
 
 def withdraw_published(connection: Connection, recording_id: str) -> Counter[str]:
     """Deletes a call's chunks and their vectors; it is due, and embedded anew."""
+    counts: Counter[str] = Counter()
+    with _vectors_and_lexemes_follow(connection, recording_id, counts):
+        sql.withdraw_chunks(connection, recording_id=recording_id)
+        sql.forget_inputs(connection, recording_id=recording_id)
+        sql.due_again(connection, recording_id=recording_id)
+    return counts
+
+
+@contextlib.contextmanager
+def _vectors_and_lexemes_follow(
+    connection: Connection, recording_id: str, counts: Counter[str]
+) -> Iterator[None]:
+    """While nobody publishes the call, its chunks are deleted; then what only they had.
+
+    That is read before, and counted in `counts`.
+    """
     list(sql.hold_queue_row(connection, recording_id=recording_id))
     hashes = [row.content_hash for row in sql.hashes_of(connection, recording_id=recording_id)]
     words = list(sql.words_of(connection, recording_id=recording_id))
-    sql.withdraw_chunks(connection, recording_id=recording_id)
-    sql.forget_inputs(connection, recording_id=recording_id)
-    sql.due_again(connection, recording_id=recording_id)
-    deleted = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
-    lexemes = _forget_lexemes(connection, words)
-    return Counter({"chunk_embeddings": deleted, "search_lexemes": lexemes})
-
-
-def _forget_lexemes(connection: Connection, words: Sequence[Any]) -> int:
-    deleted: int = sql.forget_lexemes(
+    yield
+    counts["chunk_embeddings"] = sql.forget_vectors(connection, hashes=hashes) if hashes else 0
+    counts["search_lexemes"] = sql.forget_lexemes(
         connection,
         languages=[row.language for row in words],
         lexemes=[row.lexeme for row in words],
     )
-    return deleted
 
 
 def vacuum(database: Database, *, rewrite: bool) -> None:

@@ -31,31 +31,46 @@ def addresses_of(database: Database, email: str) -> list[str]:
     return [row.email for row in rows]
 
 
-def require_rights(connection: Connection, recording_id: str) -> None:
-    """Stops before anything is deleted where the call itself could not be.
+def _is_deletable(connection: Connection, recording_id: str) -> bool:
+    """Whether the recorder's table has the call; stops before anything is deleted otherwise.
 
     Raises:
         ConfigurationError: the recorder's tables are somebody else's, and the call is in them.
     """
-    is_here = sql.call_is_here(connection, recording_id=recording_id)
+    is_here: bool = sql.call_is_here(connection, recording_id=recording_id)
     if is_here and not sql.may_delete_calls(connection):
         raise ConfigurationError(
             f"recording {recording_id} is in tables that this role may not delete from: have their"
             " owner delete it there, then forget it here"
         )
+    return is_here
+
+
+def delete_call(connection: Connection, recording_id: str, *, is_here: bool = True) -> Counter[str]:
+    """Deletes a call and all that is known of it; gives how many rows, by table.
+
+    Change tracking withdraws its chunks from search. With `is_here` false, the recorder's own
+    tables, in which it is no more, are left alone.
+    """
+    counts: Counter[str] = Counter()
+    if is_here:
+        counts["fathom_transcripts"] = sql.delete_segments(connection, recording_id=recording_id)
+    counts.update(sql.delete_details(connection, recording_id=recording_id)._asdict())
+    if is_here:
+        counts["fathom_calls"] = sql.delete_call(connection, recording_id=recording_id)
+    return counts
 
 
 def forget_call(connection: Connection, recording_id: str) -> Counter[str]:
-    """Deletes a call and all that is known of it; gives how many rows, by table."""
+    """Deletes a call and keeps it from coming in again; gives how many rows, by table.
+
+    Raises:
+        ConfigurationError: the recorder's tables are somebody else's, and the call is in them.
+    """
     sql.hold_id(connection, recording_id=recording_id)
-    require_rights(connection, recording_id)
-    counts: Counter[str] = Counter()
-    if sql.call_is_here(connection, recording_id=recording_id):
-        counts["fathom_transcripts"] = sql.forget_segments(connection, recording_id=recording_id)
+    is_here = _is_deletable(connection, recording_id)
     sql.take_no_more(connection, recording_id=recording_id)
-    counts.update(sql.forget_details(connection, recording_id=recording_id)._asdict())
-    if sql.call_is_here(connection, recording_id=recording_id):
-        counts["fathom_calls"] = sql.forget_call(connection, recording_id=recording_id)
+    counts = delete_call(connection, recording_id, is_here=is_here)
     counts["people"] = sql.forget_orphaned_people(connection)
     return counts
 
@@ -66,7 +81,7 @@ def forget_words(connection: Connection, recording_id: str, emails: list[str]) -
     Raises:
         ConfigurationError: the recorder's tables are somebody else's.
     """
-    require_rights(connection, recording_id)
+    _is_deletable(connection, recording_id)
     parameters = {"recording_id": recording_id, "emails": emails}
     named = list(sql.names_in_call(connection, **parameters))
     if sql.owners_are_text(connection):

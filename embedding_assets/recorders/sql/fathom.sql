@@ -137,24 +137,6 @@ LIMIT :limit;
 -- What the keys know of a call, held until the end of the transaction.
 SELECT gone_at FROM fathom_sightings WHERE recording_id = :recording_id FOR UPDATE;
 
--- name: forget_sightings(recording_id)!
--- Forgets who saw a call that is withdrawn: whoever sees or imports it again brings it back.
-DELETE FROM fathom_sightings WHERE recording_id = :recording_id;
-
--- name: withdraw_call(recording_id)!
--- Deletes a call. Change tracking withdraws its chunks from search.
-DELETE FROM fathom_calls WHERE recording_id = :recording_id;
-
--- name: withdraw_segments(recording_id)!
--- Deletes its words, where its table does not follow fathom_calls.
-DELETE FROM fathom_transcripts WHERE recording_id = :recording_id;
-
--- name: withdraw_details(recording_id)!
--- Deletes what this project keeps beside a call, where the tables do not follow fathom_calls.
-WITH people AS (DELETE FROM call_people WHERE recording_id = :recording_id),
-     edits AS (DELETE FROM unmatched_edits WHERE recording_id = :recording_id)
-DELETE FROM call_details WHERE recording_id = :recording_id;
-
 -- name: forget_key(key_name)!
 -- Forgets a key and what it saw. The calls stay: also those that it alone still saw, of which other
 -- keys know that they are gone.

@@ -31,15 +31,15 @@ SELECT has_table_privilege('fathom_calls', 'DELETE')
 -- Whether the recorder's table has the call.
 SELECT EXISTS (SELECT FROM fathom_calls WHERE recording_id = :recording_id);
 
--- name: forget_segments(recording_id)!
+-- name: delete_segments(recording_id)!
 -- Deletes what was said.
 DELETE FROM fathom_transcripts WHERE recording_id = :recording_id;
 
--- name: forget_call(recording_id)!
+-- name: delete_call(recording_id)!
 -- Deletes the call.
 DELETE FROM fathom_calls WHERE recording_id = :recording_id;
 
--- name: forget_details(recording_id)^
+-- name: delete_details(recording_id)^
 -- Deletes what recorders say beside it; gives how much that was.
 WITH people_rows AS (DELETE FROM call_people WHERE recording_id = :recording_id RETURNING 1),
      edits AS (DELETE FROM unmatched_edits WHERE recording_id = :recording_id RETURNING 1),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from embedding_assets.engine.database import Connection, Database
+from embedding_assets.recorders.forgetting import delete_call
 from embedding_assets.recorders.statements import sql
 
 AT_ONCE = 1_000
@@ -30,8 +31,6 @@ def _withdraw(connection: Connection, recording_id: str) -> bool:
     sightings = list(sql.hold_sightings(connection, recording_id=recording_id))
     if not sightings or any(row.gone_at is None for row in sightings):
         return False
-    sql.forget_sightings(connection, recording_id=recording_id)
-    sql.withdraw_segments(connection, recording_id=recording_id)
-    sql.withdraw_details(connection, recording_id=recording_id)
-    sql.withdraw_call(connection, recording_id=recording_id)
+    # Who saw it goes along: whoever sees or imports it again brings it back.
+    delete_call(connection, recording_id)
     return True
