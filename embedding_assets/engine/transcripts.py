@@ -93,7 +93,7 @@ def require_sight(connection: Connection) -> None:
     hidden = sql.hidden_by_policy(connection)
     if hidden.calls:
         counts = sql.count_published_without_call(connection)
-        if counts.unseen and not counts.can_ask:
+        if counts.unseen and not hidden.can_ask:
             raise ConfigurationError(
                 f"row-level security applies to the role of DATABASE_URL on fathom_calls, where it"
                 f" does not see {counts.unseen} of {counts.published} published calls: are they"
@@ -116,10 +116,10 @@ def require_sight(connection: Connection) -> None:
 
 def is_certainly_gone(connection: Connection, recording_id: str) -> bool:
     """Whether a call that this role does not see is deleted, and not only hidden from it."""
-    if not sql.hidden_by_policy(connection).calls:
+    hidden = sql.hidden_by_policy(connection)
+    if not hidden.calls:
         return True
-    counts = sql.count_published_without_call(connection)
-    return counts.can_ask and sql.call_is_there(connection, recording_id=recording_id) is False
+    return hidden.can_ask and sql.call_is_there(connection, recording_id=recording_id) is False
 
 
 def source_ids(connection: Connection) -> set[str]:

@@ -25,7 +25,6 @@ class KeyNumbers:
     walked_until: datetime | None
     walked_at: datetime | None
     read_at: datetime | None
-    listing_began_at: datetime | None
     listed_at: datetime | None
     refused_since: datetime | None
     refusal: str | None

@@ -41,15 +41,16 @@ def content_hash(segments: Sequence[Segment]) -> bytes:
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()
 
 
-def identify(connection: Connection, recording: Recording) -> Identity:
+def identify(connection: Connection, recording: Recording, digest: bytes) -> Identity:
     """The call that it is. The caller holds the lock of its proposed id, and writes before the end.
+
+    `digest` is the `content_hash` of its segments.
 
     Ids that recorders gave are kept, unless another recorder gave the same one to another call:
     then the recorder's name stands before it.
     """
     if recording.file is None:
         return _given(connection, recording)
-    digest = content_hash(recording.segments)
     candidates = list(
         sql.like_this_file(connection, recording_id=recording.recording_id, content_hash=digest)
     )

@@ -58,14 +58,15 @@ def upsert(database: Database, recording: Recording, *, replace_more: bool = Fal
 def _upsert(connection: Connection, recording: Recording, replace_more: bool) -> Outcome:
     sql.hold_id(connection, recording_id=recording.recording_id)
     recording = without_forgotten(connection, recording)
-    identity = identify(connection, recording)
+    digest = content_hash(recording.segments)
+    identity = identify(connection, recording, digest)
     recording_id = identity.recording_id
     if recording_id != recording.recording_id:
         sql.hold_id(connection, recording_id=recording_id)
     forgotten_at = sql.is_forgotten(
         connection,
         recording_id=recording_id,
-        content_hash=content_hash(recording.segments) if recording.segments else None,
+        content_hash=digest if recording.segments else None,
     )
     if forgotten_at is not None:
         told = f"was forgotten on {forgotten_at:%Y-%m-%d}, and is not taken again"
@@ -77,14 +78,14 @@ def _upsert(connection: Connection, recording: Recording, replace_more: bool) ->
         remarks.append(("transcript", f"{kept}: the stored one was kept"))
     if kept is not None and identity.from_file not in {None, recording.file}:
         return Outcome(recording_id, Upserted.UNCHANGED, tuple(remarks))
-    changed = _describe(connection, recording, recording_id, is_kept=kept is not None)
+    changed = _describe(connection, recording, recording_id, digest, is_kept=kept is not None)
     if kept is None and [each.segment for each in stored] != list(recording.segments):
         changed += _write_segments(connection, recording_id, recording.segments, remarks)
     if not identity.is_known:
         if recording_id != recording.recording_id:
             taken = f"{recording.recording_id} is another call's: this one is {recording_id}"
             remarks.append(("recording_id", taken))
-        remarks += _doubles(connection, recording, recording_id)
+        remarks += _doubles(connection, recording, recording_id, digest)
     elif identity.from_file not in {None, recording.file}:
         remarks.append(
             ("recording_id", f"is {recording_id}, read before from {identity.from_file}")
@@ -127,7 +128,12 @@ def _why_kept(identity: Identity, recording: Recording, stored: Sequence[Stored]
 
 
 def _describe(
-    connection: Connection, recording: Recording, recording_id: str, *, is_kept: bool
+    connection: Connection,
+    recording: Recording,
+    recording_id: str,
+    digest: bytes,
+    *,
+    is_kept: bool,
 ) -> int:
     """Writes all but the segments; gives the number of rows that changed."""
     has_words = bool(recording.segments) and not is_kept
@@ -155,7 +161,7 @@ def _describe(
         language=recording.language,
         awaits_transcript=recording.awaits_transcript and not is_kept,
         recorded_at=recording.recorded_at,
-        content_hash=content_hash(recording.segments) if has_words else None,
+        content_hash=digest if has_words else None,
         proposed_id=recording.recording_id if recording.file else None,
         file=recording.file,
         imported_by=recording.imported_by,
@@ -209,14 +215,16 @@ def _write_segments(
     return changed + deleted
 
 
-def _doubles(connection: Connection, recording: Recording, recording_id: str) -> list[Remark]:
+def _doubles(
+    connection: Connection, recording: Recording, recording_id: str, digest: bytes
+) -> list[Remark]:
     """Other calls that this one may be."""
     if not recording.segments:
         return []
     rows = sql.likely_doubles(
         connection,
         recording_id=recording_id,
-        content_hash=content_hash(recording.segments),
+        content_hash=digest,
         recorded_at=recording.recorded_at,
         title=recording.title,
     )

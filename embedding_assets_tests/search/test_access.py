@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -9,7 +10,9 @@ import pytest
 from psycopg.rows import namedtuple_row
 
 from embedding_assets.engine.database import Database
+from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.queue import Claims
 from embedding_assets.recorders.importing import import_meeting
 from embedding_assets.recorders.people import merge
 from embedding_assets.search.access import (
@@ -23,7 +26,7 @@ from embedding_assets.search.access import (
 from embedding_assets.search.frequencies import count_words
 from embedding_assets.search.search import Filters, Mode, search
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
-from embedding_assets_tests.calls import Embed, embedder_of, rows
+from embedding_assets_tests.calls import CHUNKING, Embed, embedder_of, rows
 from embedding_assets_tests.checkout import ROOT
 from embedding_assets_tests.loopback_api import LoopbackAPI, embedding
 
@@ -345,12 +348,6 @@ def test_workers_publish_withdraw_and_count_under_the_policies(
 
 
 def embed_as(worker: Database, api: LoopbackAPI) -> None:
-    from datetime import timedelta  # noqa: PLC0415
-
-    from embedding_assets.engine.embedding import EmbeddingRun  # noqa: PLC0415
-    from embedding_assets.engine.queue import Claims  # noqa: PLC0415
-    from embedding_assets_tests.calls import CHUNKING  # noqa: PLC0415
-
     claims = Claims(worker, "run", timedelta(minutes=5))
     outcomes = list(EmbeddingRun(worker, embedder_of(api), CHUNKING, claims).embed(claims.due()))
     assert [each.error for each in outcomes if each.error] == []

@@ -47,18 +47,18 @@ SELECT encode(sha256(convert_to(
     'UTF8')), 'hex');
 
 -- name: hidden_by_policy()^
--- Whether row-level security applies to this role, and what it seems to have taken away.
+-- Whether row-level security applies to this role, and whether the tables' owner has left a function
+-- that sees all calls (deploy/roles.sql).
 SELECT row_security_active('fathom_calls') AS calls,
-       row_security_active('fathom_transcripts') AS transcripts;
+       row_security_active('fathom_transcripts') AS transcripts,
+       to_regprocedure('call_exists(text)') IS NOT NULL AS can_ask;
 
 -- name: count_published_without_call()^
--- Published recordings, those of them whose call this role does not see, and whether the tables'
--- owner has left a function that sees them all (deploy/roles.sql).
+-- Published recordings, and those of them whose call this role does not see.
 SELECT count(*) AS published,
        count(*) FILTER (WHERE NOT EXISTS (
            SELECT FROM fathom_calls AS calls
-           WHERE calls.recording_id::text = queued.recording_id)) AS unseen,
-       to_regprocedure('call_exists(text)') IS NOT NULL AS can_ask
+           WHERE calls.recording_id::text = queued.recording_id)) AS unseen
 FROM embedding_queue AS queued
 WHERE status = 'completed';
 

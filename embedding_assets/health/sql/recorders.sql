@@ -1,7 +1,7 @@
 -- name: fathom_keys()
 -- How far each key's meetings were read, and what became of those it sees.
-SELECT keys.key_name, keys.added_at, keys.walked_until, keys.walked_at, keys.read_at, keys.listing_began_at, keys.listed_at,
-       keys.refused_since, keys.refusal, seen.*
+SELECT keys.key_name, keys.added_at, keys.walked_until, keys.walked_at, keys.read_at,
+       keys.listed_at, keys.refused_since, keys.refusal, seen.*
 FROM fathom_keys AS keys
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE sightings.missed = 0) AS there,

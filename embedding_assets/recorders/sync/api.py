@@ -135,7 +135,9 @@ class FathomAPI:
             # Without the library's text, which may quote what was sent.
             raise _BusyError(f"Fathom cannot be reached ({type(error).__name__})") from None
         if answer.headers.get("RateLimit-Remaining", "").strip() == "0":
-            self._free_at[with_transcripts] = time.monotonic() + (_seconds(answer, "Reset") or 0.0)
+            self._free_at[with_transcripts] = time.monotonic() + (
+                _seconds(answer, "RateLimit-Reset") or 0.0
+            )
         return _page(answer)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
@@ -156,7 +158,7 @@ def _page(answer: httpx.Response) -> Page:
     if answer.status_code == _TOO_MANY:
         busy = _BusyError("Fathom lets no more requests through (429)")
         busy.is_limit = True
-        busy.wait = _seconds(answer, "Retry-After") or _seconds(answer, "Reset")
+        busy.wait = _seconds(answer, "Retry-After") or _seconds(answer, "RateLimit-Reset")
         raise busy
     if answer.status_code >= _SERVER_ERROR:
         raise _BusyError(f"Fathom failed ({answer.status_code})")
@@ -177,9 +179,8 @@ def _page(answer: httpx.Response) -> Page:
 
 def _seconds(answer: httpx.Response, header: str) -> float | None:
     """Seconds that a header says, within reason; None if it says none."""
-    name = header if header == "Retry-After" else f"RateLimit-{header}"
     try:
-        seconds = float(answer.headers.get(name, ""))
+        seconds = float(answer.headers.get(header, ""))
     except ValueError:
         return None
     return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
