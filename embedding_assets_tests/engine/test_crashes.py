@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 
 from embedding_assets import migrations
 from embedding_assets.engine import queue
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import Database, sql
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.outcome import Result
 from embedding_assets.engine.queue import CLAIM_SIZE, Claim, Claims
@@ -252,3 +252,32 @@ def test_many_that_find_a_dead_run_at_once_take_it_back_once(
         " FROM embedding_attempts GROUP BY outcome"
     )
     assert rows(database, crashes) == [("released", 60, 60)]
+
+
+@pytest.mark.parametrize("how", ["due", "these", "dead letters"])
+def test_a_claim_keeps_its_limit_though_the_table_was_empty_when_it_was_analyzed(
+    database: Database, how: str
+) -> None:
+    """Postgres then plans to ask for the picked rows again for each row of the queue."""
+    _add_calls(database, 2 * CLAIM_SIZE)
+    with database.transaction() as connection:
+        if how == "dead letters":
+            connection.execute(
+                "UPDATE embedding_queue SET status = 'dead_letter', attempts = 3,"
+                " error_kind = 'transient', last_error = 'x'"
+            )
+        connection.execute(
+            "UPDATE pg_class SET reltuples = 0, relpages = 1"
+            " WHERE relname IN ('embedding_queue', 'embedding_queue_due', 'embedding_queue_pkey')"
+        )
+        given = {"run_id": "run", "lease": timedelta(minutes=5), "crashes": 0, "limit": 5}
+        if how == "due":
+            claimed = list(sql.claim_due(connection, **given))
+        elif how == "these":
+            ids = [row.recording_id for row in connection.execute("SELECT * FROM embedding_queue")]
+            claimed = list(sql.claim_these(connection, recording_ids=ids, **given))
+        else:
+            claimed = list(sql.claim_dead_letters(connection, max_recoveries=3, **given))
+        assert len(claimed) == 5
+        held = "SELECT count(*) FROM embedding_queue WHERE status = 'processing'"
+        assert connection.execute(held).fetchone() == (5,)

@@ -81,17 +81,20 @@ SELECT min(crashes) FROM embedding_queue
 WHERE status IN ('pending', 'failed') AND next_attempt_at <= now();
 
 -- name: claim_due(run_id, lease, crashes, limit)
--- Claims recordings with this number of crashes, those due longest first; skips locked rows.
-UPDATE embedding_queue AS claimed
-SET status = 'processing', claimed_by = :run_id, started_at = now(),
-    lease_expires_at = now() + :lease
-FROM (
+-- Claims recordings with this number of crashes, those due longest first; skips locked rows. In all
+-- three claims MATERIALIZED picks once: with statistics of an empty table, a plan may ask a subquery
+-- again for each row, which skips what it has locked and goes on beyond the limit.
+WITH due AS MATERIALIZED (
     SELECT recording_id FROM embedding_queue
     WHERE status IN ('pending', 'failed') AND crashes = :crashes AND next_attempt_at <= now()
     ORDER BY next_attempt_at, recording_id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
-) AS due
+)
+UPDATE embedding_queue AS claimed
+SET status = 'processing', claimed_by = :run_id, started_at = now(),
+    lease_expires_at = now() + :lease
+FROM due
 WHERE claimed.recording_id = due.recording_id
 RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
@@ -102,17 +105,18 @@ WHERE recording_id = ANY(:recording_ids::text[]) AND status <> 'processing';
 
 -- name: claim_these(run_id, lease, recording_ids, crashes, limit)
 -- Claims those of these with this number of crashes, in any state, but not under a valid lease.
-UPDATE embedding_queue AS claimed
-SET status = 'processing', claimed_by = :run_id, started_at = now(),
-    lease_expires_at = now() + :lease
-FROM (
+WITH free AS MATERIALIZED (
     SELECT recording_id FROM embedding_queue
     WHERE recording_id = ANY(:recording_ids::text[]) AND status <> 'processing'
         AND crashes = :crashes
     ORDER BY recording_id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
-) AS free
+)
+UPDATE embedding_queue AS claimed
+SET status = 'processing', claimed_by = :run_id, started_at = now(),
+    lease_expires_at = now() + :lease
+FROM free
 WHERE claimed.recording_id = free.recording_id
 RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
@@ -123,17 +127,18 @@ WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_a
 
 -- name: claim_dead_letters(run_id, lease, max_recoveries, crashes, limit)
 -- Claims dead letters with this number of crashes, oldest first, not those past the recovery limit.
-UPDATE embedding_queue AS claimed
-SET status = 'processing', claimed_by = :run_id, started_at = now(),
-    lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
-FROM (
+WITH due AS MATERIALIZED (
     SELECT recording_id FROM embedding_queue
     WHERE status = 'dead_letter' AND recoveries < :max_recoveries AND next_attempt_at <= now()
         AND crashes = :crashes
     ORDER BY next_attempt_at, recording_id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
-) AS due
+)
+UPDATE embedding_queue AS claimed
+SET status = 'processing', claimed_by = :run_id, started_at = now(),
+    lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
+FROM due
 WHERE claimed.recording_id = due.recording_id
 RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
 
