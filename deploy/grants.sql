@@ -26,19 +26,20 @@ GRANT SELECT, UPDATE ON integrity_progress TO embedding_worker;
 
 -- What recorders say beside the words: health compares it with the calls that are here.
 GRANT SELECT ON call_details, call_people, people, unmatched_edits, fathom_keys, fathom_sightings,
-    webhook_deliveries, call_readers, access_settings, forgettings, forgotten_calls, forgotten_people
-    TO embedding_worker;
+    webhook_deliveries, call_readers, access_settings, forgettings, forgotten_calls,
+    forgotten_people, access_tokens TO embedding_worker;
 
 -- Whoever imports, or synchronises a recorder (SOURCE_DATABASE_URL).
 GRANT SELECT, INSERT, UPDATE, DELETE ON call_details, call_people, people, unmatched_edits,
     fathom_keys, fathom_sightings, webhook_deliveries TO embedding_importer;
 GRANT SELECT ON forgotten_calls, forgotten_people TO embedding_importer;
 
--- Whoever runs `embedding-assets search`, or calls search_transcript_chunks, which reads words and
--- vectors for its caller, and gives what the caller may see.
+-- Whoever runs `embedding-assets search` or `serve`, or calls search_transcript_chunks, which reads
+-- words and vectors for its caller, and gives what the caller may see.
 GRANT SELECT ON transcript_chunks, published_recordings, search_languages, embedding_models,
     call_readers TO embedding_search;
-GRANT EXECUTE ON FUNCTION search_transcript_chunks TO embedding_search, embedding_worker;
+GRANT EXECUTE ON FUNCTION search_transcript_chunks, newest_recordings, token_of, has_tokens,
+    access_is_on TO embedding_search, embedding_worker;
 GRANT EXECUTE ON FUNCTION nearest_chunk_vectors, chunk_similarities TO embedding_worker;
 
 -- Where `init` made the recorder's tables.

@@ -96,6 +96,17 @@ class Settings(BaseSettings):
     # How long a search waits for the question's vector; then it goes on with words alone.
     search_embedding_seconds: float = Field(default=2.0, gt=0)
 
+    # By which host names `embedding-assets serve` is reached, with spaces between them.
+    serve_hosts: str = ""
+    # A header in which a proxy in front of it names the reader, and from where it is believed.
+    serve_proxy_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]+$")
+    serve_trusted_proxies: str = "127.0.0.1 ::1"
+    serve_connections: int = Field(default=8, ge=1, le=100)
+    # Of one token, or of one reader whom a proxy names.
+    serve_requests_per_minute: int = Field(default=300, ge=1)
+    # How long each statement of a request may take in the database.
+    serve_search_seconds: float = Field(default=2.0, gt=0)
+
     # A file of questions with known answers, and the share of them (per cent) whose answer must be
     # among the best five hits.
     evaluation_questions: Path | None = None

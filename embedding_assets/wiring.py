@@ -21,6 +21,7 @@ from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
 from embedding_assets.engine.vector_index import Builder, Policy
 from embedding_assets.recorders.sync.keys import Key, parse_keys
 from embedding_assets.recorders.sync.options import Options
+from embedding_assets.recorders.webhooks import FathomWebhooks
 from embedding_assets.search.access import AccessPolicy
 from embedding_assets.server.connections import open_database, owner_url
 from embedding_assets.settings import Settings
@@ -51,6 +52,16 @@ def fathom_keys(settings: Settings) -> tuple[Key, ...]:
     """
     keys = settings.fathom_api_keys
     return parse_keys(keys.get_secret_value()) if keys else ()
+
+
+def fathom_webhooks(settings: Settings) -> FathomWebhooks:
+    """What receives Fathom's deliveries; nothing, where there are no secrets.
+
+    Raises:
+        ConfigurationError: a secret is none.
+    """
+    secrets = settings.fathom_webhook_secrets
+    return FathomWebhooks(secrets.get_secret_value() if secrets else "")
 
 
 def fathom_options(settings: Settings) -> Options:

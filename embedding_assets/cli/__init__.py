@@ -13,6 +13,7 @@ from embedding_assets.cli.finding import evaluate, search
 from embedding_assets.cli.forgetting import forget
 from embedding_assets.cli.knowing import people
 from embedding_assets.cli.recordings import import_, sample
+from embedding_assets.cli.serving import mcp, serve, token
 from embedding_assets.cli.setup import demo, dev, init, stop, url
 from embedding_assets.cli.synchronising import sync
 from embedding_assets.cli.terminal import FAILED, MISCONFIGURED, complain, err
@@ -62,6 +63,9 @@ COMMANDS: tuple[click.Command, ...] = (
     estimate,
     run,
     search,
+    serve,
+    mcp,
+    token,
     evaluate,
     people,
     access,

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from embedding_assets.cli.terminal import as_json_option, err, out, spinner
+from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.printing import printable
 from embedding_assets.settings import Settings
 
@@ -107,6 +108,7 @@ def find(
     reader: str | None = None,
 ) -> Any:
     """Searches with the model of the settings; gives an `Answer`."""
+    from embedding_assets.search.access import access_is_on  # noqa: PLC0415
     from embedding_assets.search.search import Filters, Mode  # noqa: PLC0415
     from embedding_assets.search.search import search as ask  # noqa: PLC0415
     from embedding_assets.server.connections import open_database  # noqa: PLC0415
@@ -116,6 +118,11 @@ def find(
     # A model on this machine is never away: it is waited for while it loads.
     is_local = settings.embedding_provider == "local"
     with open_database(settings) as database:
+        if reader is not None and not access_is_on(database):
+            raise ConfigurationError(
+                "access is off, so that a reader sees every call: run `embedding-assets access on`,"
+                " or search without a reader"
+            )
         return ask(
             database,
             build_embedder(settings),
@@ -143,6 +150,7 @@ def _hit_dict(hit: Any) -> dict[str, Any]:
         "speakers": list(hit.speakers),
         "start_seconds": hit.start_seconds,
         "end_seconds": hit.end_seconds,
+        "said_at": hit.said_at,
         "link": hit.link,
         "score": round(hit.score, 4),
         "similarity": None if hit.similarity is None else round(hit.similarity, 4),
@@ -160,8 +168,8 @@ def print_hit(number: int, hit: Any, *, whole: bool = False) -> None:
     head = Text(f"{number}. ").append(printable(hit.title or "untitled"), style="bold")
     if hit.recorded_at is not None:
         head.append(f", {hit.recorded_at:%Y-%m-%d}")
-    if hit.start_seconds is not None:
-        head.append(f", at {timedelta(seconds=int(hit.start_seconds))}")
+    if hit.said_at is not None:
+        head.append(f", at {timedelta(seconds=int(hit.said_at))}")
     out.print(head.append(f"  {printable(hit.recording_id)}", style="dim"))
     if hit.speakers:
         who = ", ".join(hit.speakers[:4]) + (" and others" if len(hit.speakers) > 4 else "")

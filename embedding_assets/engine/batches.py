@@ -376,6 +376,7 @@ class BatchLane:
                     cost_usd=None if cost is None else cost * DISCOUNT,
                     seconds=0.0,
                     smallest_insert_batch=None,
+                    refusals=0,
                 )
             sql.drop_all_inputs(connection, batch_id=batch.batch_id)
             sql.end_batch(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from embedding_assets.engine.errors import ConfigurationError
-from embedding_assets.engine.model import Chunk, Segment
+from embedding_assets.engine.model import Chunk, Segment, Turn
 from embedding_assets.engine.redaction.redactor import Redaction
 from embedding_assets.engine.tokens import count
 
@@ -172,18 +172,21 @@ def _ending(piece: _Piece, room: int) -> _Piece | None:
 
 def _assemble(index: int, overlap: Sequence[_Piece], body: Sequence[_Piece]) -> Chunk:
     pieces = [*overlap, *body]
-    parts: list[str] = []
-    tokens = 0
+    text, tokens, repeated = "", 0, 0
+    turns: list[Turn] = []
     before: _Piece | None = None
-    for piece in pieces:
-        if before is not None and (piece.segment is not before.segment):
-            parts.append("\n")
-        if _is_labelled(piece, before):
-            parts.append(piece.label)
-        parts.append(piece.text)
+    for number, piece in enumerate(pieces):
+        segment = piece.segment
+        is_new = before is None or segment is not before.segment
+        if is_new and before is not None:
+            text += "\n"
+        if is_new:
+            turns.append(Turn(len(text), segment.position, segment.speaker, segment.start_seconds))
+        if number == len(overlap):
+            repeated = len(text)
+        text += (piece.label if _is_labelled(piece, before) else "") + piece.text
         tokens += _cost(piece, before)
         before = piece
-    text = "".join(parts)
     segments = list({piece.segment.position: piece.segment for piece in pieces}.values())
     starts = [s.start_seconds for s in segments if s.start_seconds is not None]
     ends = [s.end_seconds for s in segments if s.end_seconds is not None]
@@ -197,6 +200,8 @@ def _assemble(index: int, overlap: Sequence[_Piece], body: Sequence[_Piece]) -> 
         first_position=segments[0].position,
         last_position=segments[-1].position,
         content_hash=hashlib.sha256(text.encode()).digest(),
+        turns=tuple(turns),
+        repeated=repeated,
     )
 
 
@@ -215,10 +220,19 @@ def _pieces(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[_P
 
 def _label(speaker: str | None, most_tokens: int) -> tuple[str, int]:
     """The speaker and a colon; long names are cut, so that room is left for the text."""
+    for label in labels(speaker):
+        tokens = count(label)
+        if tokens <= most_tokens:
+            return label, tokens
+    return "", 0
+
+
+def labels(speaker: str | None) -> Iterator[str]:
+    """How a speaker may be named before what they say, the longest first."""
     name = " ".join((speaker or "").split())[:LABEL_CHARACTERS]
-    while name and count(f"{name}: ") > most_tokens:
+    while name:
+        yield f"{name}: "
         name = name[: len(name) // 2]
-    return (f"{name}: ", count(f"{name}: ")) if name else ("", 0)
 
 
 def _parts(text: str, whole: int, limit: int) -> Iterator[tuple[str, int]]:

@@ -32,11 +32,12 @@ def load_statements(folder: Path) -> Any:
 sql = load_statements(Path(__file__).parent / "sql")
 """The named statements of `engine/sql`."""
 
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart
 LONGEST_STATEMENT = 5.0  # seconds
+CANCEL_SECONDS = 2.0
 
 _UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
 _NOT_MIGRATED = (
@@ -84,6 +85,17 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def cancel(self) -> None:
+        """Asks the server to end the running statement; from any thread.
+
+        The server may do it a moment later. So close the connection after that: the next statement
+        must not be the one that is ended.
+        """
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=CANCEL_SECONDS)
 
     @contextlib.contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:

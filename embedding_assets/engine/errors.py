@@ -19,11 +19,13 @@ class ErrorKind(StrEnum):
 class EmbeddingAssetsError(Exception):
     """Root of all errors this project raises; its text is safe to log and to show.
 
-    `requests` and `tokens` are what a failed call of the embedder has cost all the same.
+    `requests`, `refusals` among them, and `tokens` are what a failed call of the embedder has cost
+    all the same.
     """
 
     kind: ClassVar[ErrorKind] = ErrorKind.TRANSIENT
     requests: int = 0
+    refusals: int = 0
     tokens: int = 0
 
 

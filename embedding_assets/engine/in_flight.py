@@ -46,6 +46,7 @@ class Recording:
     failure: EmbeddingAssetsError | None = None
     embedded: int = 0
     requests: int = 0
+    refusals: int = 0
     tokens: int = 0
     insert_batches: list[int] = field(default_factory=list)  # the smallest of each of its inserts
 
@@ -81,6 +82,7 @@ class Recording:
             cost_usd=cost_usd(self.tokens, price),
             seconds=time.monotonic() - self.started,
             smallest_insert_batch=min(self.insert_batches, default=insert_batch),
+            refusals=self.refusals,
         )
 
 
@@ -128,6 +130,7 @@ class InFlight:
         """Charges what a failed request has cost to the payer of its first text."""
         payer = self.payer(inputs[0].content_hash)
         payer.requests += error.requests
+        payer.refusals += error.refusals
         payer.tokens += error.tokens
 
     def pay(self, rows: list[VectorRow], answer: Embedded) -> None:
@@ -136,7 +139,9 @@ class InFlight:
             payer = self.payer(row.content_hash)
             payer.tokens += row.token_count
             payer.embedded += 1
-        self.payer(rows[0].content_hash).requests += answer.requests
+        first = self.payer(rows[0].content_hash)
+        first.requests += answer.requests
+        first.refusals += answer.refusals
 
     def lane_of(self, content_hash: bytes) -> Lane:
         """The most careful lane of the recordings that wait for this text."""

@@ -1,4 +1,4 @@
-"""The words of the domain as types: segment, chunk."""
+"""The words of the domain as types: segment, turn, chunk."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,23 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Where in a chunk's text a segment begins, with its label if it has one there."""
+
+    offset: int  # in characters
+    position: int  # of the segment
+    speaker: str | None
+    start_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What is embedded: the exact text sent to the model, and where in the call it was said.
 
     `first_position` and `last_position` are those of the segments the text comes from, both ends
     included; times and speakers are those segments' too, speakers in the order they first speak.
+    Its first `repeated` characters are the last of the chunk before it; the first of `turns` begins
+    at 0, perhaps in the middle of what was said.
     """
 
     index: int
@@ -32,3 +44,5 @@ class Chunk:
     first_position: int
     last_position: int
     content_hash: bytes  # SHA-256 of the UTF-8 text
+    turns: tuple[Turn, ...]
+    repeated: int

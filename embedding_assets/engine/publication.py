@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from embedding_assets.engine.database import Connection, sql
 from embedding_assets.engine.errors import (
@@ -11,6 +12,7 @@ from embedding_assets.engine.errors import (
     EmbeddingAssetsError,
     ErrorKind,
 )
+from embedding_assets.engine.model import Chunk
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version, is_certainly_gone
 from embedding_assets.engine.vectors import hold_live, hold_vectors
@@ -30,6 +32,7 @@ class AttemptFigures:
     cost_usd: float | None
     seconds: float
     smallest_insert_batch: int
+    refusals: int = 0  # of the requests, those that came too soon or were too much
 
 
 def publish(
@@ -167,10 +170,24 @@ def _insert_chunks(connection: Connection, recording_id: str, transcript: Transc
         ends=[each.end_seconds for each in chunks],
         first_positions=[each.first_position for each in chunks],
         last_positions=[each.last_position for each in chunks],
+        repeated=[each.repeated for each in chunks],
+        turns=[json.dumps(_turns(each)) for each in chunks],
         call_title=call.title,
         call_recorded_at=call.recorded_at,
         user_id=call.user_id,
     )
+
+
+def _turns(chunk: Chunk) -> dict[str, list[Any]]:
+    """Each fact of the turns as an array; of the speaker, the place among the chunk's speakers."""
+    return {
+        "offsets": [turn.offset for turn in chunk.turns],
+        "positions": [turn.position for turn in chunk.turns],
+        "seconds": [turn.start_seconds for turn in chunk.turns],
+        "speakers": [
+            chunk.speakers.index(turn.speaker) + 1 if turn.speaker else None for turn in chunk.turns
+        ],
+    }
 
 
 def _record(

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Rollback
 
 from embedding_assets.engine.database import Connection, Database, sql
-from embedding_assets.engine.embedders import Embedder, cost_usd
+from embedding_assets.engine.embedders import Embedded, Embedder, cost_usd
 from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
@@ -136,7 +136,7 @@ class _Filling:
             answer = self._embedder.embed([item.text for item in inputs])
         except InvalidInputError as error:
             is_one = len(inputs) == 1
-            figures = self._figures(started, requests=error.requests, tokens=error.tokens)
+            figures = self._figures(started, error)
             self._record(recording_id, figures, error if is_one else None)
             if is_one:
                 self._refuse(inputs[0], recording_id, error)
@@ -144,22 +144,17 @@ class _Filling:
                 half = len(inputs) // 2
                 packer.put_back(inputs[:half], inputs[half:])
         except RequestTooLargeError as error:
-            figures = self._figures(started, requests=error.requests, tokens=error.tokens)
+            figures = self._figures(started, error)
             self._record(recording_id, figures)
             packer.max_tokens = largest_request(self._embedder)
             packer.unpack(inputs)
         except EmbeddingAssetsError as error:
-            figures = self._figures(started, requests=error.requests, tokens=error.tokens)
+            figures = self._figures(started, error)
             self._record(recording_id, figures)
             raise
         else:
             # Recorded before the vectors are stored: it is paid even if storing them fails.
-            figures = self._figures(
-                started,
-                embedded=len(inputs),
-                requests=answer.requests,
-                tokens=answer.tokens,
-            )
+            figures = self._figures(started, answer, embedded=len(inputs))
             self._record(recording_id, figures)
             rows = vector_rows(inputs, answer)
             store_vectors(self._database, self._embedder.model, rows, self._batch)
@@ -177,7 +172,7 @@ class _Filling:
         self._tell_refused(recording_id, str(error))
 
     def _figures(
-        self, started: float, *, embedded: int = 0, requests: int, tokens: int
+        self, started: float, spent: Embedded | EmbeddingAssetsError, *, embedded: int = 0
     ) -> AttemptFigures:
         return AttemptFigures(
             lane=Lane.standard,
@@ -185,11 +180,12 @@ class _Filling:
             chunks=0,
             embedded=embedded,
             reused=0,
-            requests=requests,
-            tokens=tokens,
-            cost_usd=cost_usd(tokens, self._embedder.price_per_million_tokens),
+            requests=spent.requests,
+            tokens=spent.tokens,
+            cost_usd=cost_usd(spent.tokens, self._embedder.price_per_million_tokens),
             seconds=time.monotonic() - started,
             smallest_insert_batch=self._batch.rows,
+            refusals=spent.refusals,
         )
 
     def _record(

@@ -100,7 +100,8 @@ def chunk_sizes(numbers: Numbers) -> Finding:
     if numbers.cut_unknown:
         message = (
             f"{count(numbers.cut_unknown, 'recording')} published by an older version, which did"
-            " not note the sizes of chunks"
+            " not note where turns begin, so that hits and transcripts tell times by the chunk:"
+            " `embedding-assets rechunk` adds that, and embeds nothing that is unchanged"
         )
     if is_bad:
         message = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from embedding_assets.engine.database import Connection, Database
@@ -166,6 +166,55 @@ def measure(connection: Connection, *, cut_as: str | None = None) -> Numbers:
         connection, max_attempts=MAX_ATTEMPTS, max_recoveries=MAX_RECOVERIES, cut_as=cut_as
     )
     return Numbers(**row._asdict())
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The attempts of a while that ended alike."""
+
+    outcome: str
+    error_kind: str | None
+    attempts: int
+    embedded: int
+    requests: int
+    refusals: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a model's account lets through, as its server told."""
+
+    model: str
+    tokens_per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a system of monitoring watches."""
+
+    numbers: Numbers
+    attempts: tuple[Attempts, ...]
+    costs: tuple[Cost, ...]
+    paces: tuple[Pace, ...]
+
+
+def figures(database: Database, lately: timedelta) -> Figures:
+    """Everything at one moment, and the attempts that ended lately.
+
+    Raises:
+        EmbeddingAssetsError: the database cannot be read.
+    """
+    with database.transaction(snapshot=True) as connection:
+        sql.limit_statements(connection)
+        numbers = measure(connection)
+        since = numbers.checked_at - lately
+        return Figures(
+            numbers,
+            tuple(Attempts(**row._asdict()) for row in sql.attempts_since(connection, since=since)),
+            costs_today(connection),
+            tuple(Pace(**row._asdict()) for row in sql.paces(connection)),
+        )
 
 
 def attempts_by_hour(database: Database, since: datetime) -> list[dict[str, Any]]:

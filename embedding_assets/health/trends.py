@@ -39,8 +39,8 @@ class Trends:
 
     since: datetime
     until: datetime
-    queue: pd.DataFrame
-    """A row a snapshot (index: its time), a column a state: recordings."""
+    queue: pd.DataFrame | None
+    """A row a snapshot (index: its time), a column a state: recordings. None: nobody counts."""
     embeddings: pd.Series
     """By hour, gaps as zeros: chunks embedded."""
     failures: pd.DataFrame
@@ -57,14 +57,14 @@ def window(until: datetime) -> datetime:
 
 def trends(
     attempts: Iterable[Mapping[str, Any]],
-    snapshots: Mapping[datetime, Mapping[str, Any]],
+    snapshots: Mapping[datetime, Mapping[str, Any]] | None,
     until: datetime,
 ) -> Trends:
     """The frames of the window that ends at `until`.
 
     Args:
         attempts: rows with `hour`, `error_kind`, `attempts`, `embedded` and `cost_usd`.
-        snapshots: recordings by state, by the moment they were counted.
+        snapshots: recordings by state, by the moment they were counted; None: leave that out.
         until: the present, in UTC.
     """
     since = window(until)
@@ -75,25 +75,33 @@ def trends(
         index="hour", columns="error_kind", values="attempts", aggfunc="sum"
     )
     by_day = rows.groupby(rows["hour"].dt.floor("D"))["cost_usd"]
-    moments = pd.DatetimeIndex(list(snapshots), tz="UTC")
-    queue = pd.DataFrame(list(snapshots.values()), index=moments, columns=list(STATES))
     return Trends(
         since,
         until,
-        queue.astype("float64").sort_index().loc[since:until],
+        None if snapshots is None else _queue(snapshots).loc[since:until],
         rows.groupby("hour")["embedded"].sum().reindex(hours, fill_value=0),
         failures.reindex(hours).fillna(0).astype(int),
         by_day.sum(min_count=1).reindex(days, fill_value=0.0),
     )
 
 
+def _queue(snapshots: Mapping[datetime, Mapping[str, Any]]) -> pd.DataFrame:
+    moments = pd.DatetimeIndex(list(snapshots), tz="UTC")
+    queue = pd.DataFrame(list(snapshots.values()), index=moments, columns=list(STATES))
+    return queue.astype("float64").sort_index()
+
+
 def picture(shown: Trends) -> bytes:
-    """The trends as a PNG of four panels, some 20 KB at most."""
+    """The trends as a PNG of four panels, or three without the queue, some 20 KB at most."""
     mpl.use("agg")  # pandas asks pyplot for a backend, and that one needs no screen
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
     with mpl.rc_context({"font.size": 8, "axes.titlesize": 9, "axes.titleweight": "bold"}):
-        queue, embeddings, failures, cost = figure.subplots(2, 2).flat
-        _draw_queue(queue, shown.queue)
+        queue = None
+        if shown.queue is None:
+            embeddings, failures, cost = figure.subplots(3, 1).flat
+        else:
+            queue, embeddings, failures, cost = figure.subplots(2, 2).flat
+            _draw_queue(queue, shown.queue)
         _draw_hours(embeddings, shown.embeddings.to_frame(), "nothing was embedded")
         _draw_hours(failures, shown.failures, "no attempt failed")
         _draw_cost(cost, shown.cost)
@@ -103,15 +111,17 @@ def picture(shown: Trends) -> bytes:
             (failures, "Failures by kind, an hour", "attempts"),
             (cost, "Cost a day", "US dollars"),
         ):
+            if axes is None:
+                continue
             axes.set(title=title, xlabel="", ylabel=unit)
             axes.grid(axis="y", linewidth=0.8, color="#dddddd")
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        for axes in (panel for panel in (queue, embeddings, failures) if panel.lines):
+        for axes in (panel for panel in (queue, embeddings, failures) if panel and panel.lines):
             axes.set_xlim(shown.since, shown.until + timedelta(hours=3))
             axes.xaxis.set_major_locator(DayLocator(interval=3))  # type: ignore[no-untyped-call]
             axes.xaxis.set_major_formatter(DateFormatter(_DAY))  # type: ignore[no-untyped-call]
-        for axes in (panel for panel in (queue, failures) if panel.lines):
+        for axes in (panel for panel in (queue, failures) if panel and panel.lines):
             # Below the panel, where it hides nothing.
             axes.legend(
                 ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False,

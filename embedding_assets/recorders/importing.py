@@ -49,16 +49,24 @@ def import_recordings(
     return report
 
 
-def import_document(database: Database, document: Any, place: str) -> ImportReport:
+def import_document(
+    database: Database, document: Any, place: str, *, importer: str | None = None
+) -> ImportReport:
     """Stores the calls of one JSON document of any known format, such as a page of an API."""
     report = ImportReport()
     for item in read_document(document, place):
-        _take(database, item, report)
+        known = replace(item, imported_by=importer) if isinstance(item, Recording) else item
+        _take(database, known, report)
     return report
 
 
 def import_meeting(
-    database: Database, source: str, external_id: str, meeting: dict[str, Any]
+    database: Database,
+    source: str,
+    external_id: str,
+    meeting: dict[str, Any],
+    *,
+    importer: str | None = None,
 ) -> ImportReport:
     """Stores a call of a recorder that has no format here. To call it again changes nothing.
 
@@ -67,6 +75,7 @@ def import_meeting(
         source: the recorder's name, such as `dialpad`.
         external_id: the recorder's id of the call; with the source it makes the recording's id.
         meeting: as an object of JSON lines, without `recording_id` and `source_platform`.
+        importer: an address that may see the call, whoever else may.
 
     Returns:
         A report with one recording, or the reason for which there is none.
@@ -74,7 +83,7 @@ def import_meeting(
     document = {
         **meeting, "recording_id": f"{source}-{external_id}", "source_platform": source
     }  # fmt: skip
-    return import_document(database, document, f"{source} {external_id}")
+    return import_document(database, document, f"{source} {external_id}", importer=importer)
 
 
 def _take(

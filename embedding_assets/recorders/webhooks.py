@@ -95,6 +95,29 @@ class FathomWebhook:
         return False
 
 
+class FathomWebhooks:
+    """The receiving ends of several accounts, each with secrets of its own.
+
+    Args:
+        secrets: with white space between them, each as Fathom shows it, or after a name and an
+            equals sign: that one alone is believed under its name; the others under any other.
+
+    Raises:
+        ConfigurationError: a secret is none.
+    """
+
+    def __init__(self, secrets: str) -> None:
+        named: dict[str, list[str]] = {}
+        for each in secrets.split():
+            name, _, secret = each.rpartition("=whsec_")
+            named.setdefault(name, []).append(f"whsec_{secret}" if name else each)
+        self._ends = {name: FathomWebhook(each) for name, each in named.items()}
+
+    def __call__(self, name: str) -> FathomWebhook | None:
+        """The end under this name; None if there is none."""
+        return self._ends.get(name) or self._ends.get("")
+
+
 def _meeting(body: bytes) -> Any:
     try:
         document = json.loads(body)

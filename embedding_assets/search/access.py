@@ -1,6 +1,7 @@
 """Who sees which call, and whether search holds to it."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -8,6 +9,8 @@ from embedding_assets.engine.database import Connection, Database
 from embedding_assets.search.statements import sql
 
 SHOWN = 20
+NOBODY = "*"
+"""A reader who sees every call while access is off, and none while it is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,37 @@ class Reason:
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
+
+
+@contextlib.contextmanager
+def reading(
+    database: Database, reader: str | None, seconds: float | None = None
+) -> Iterator[Connection]:
+    """A transaction in which the reader's calls are found, whatever role connects.
+
+    Args:
+        database: the application's.
+        reader: an address or a user's id, NOBODY, or None: the role of the connection decides.
+        seconds: how long each statement may take; None: as long as the server lets it.
+    """
+    with database.transaction() as connection:
+        if reader is not None:
+            sql.set_reader(connection, reader=reader)
+        if seconds is not None:
+            sql.limit_statements(connection, milliseconds=str(int(seconds * 1000)))
+        yield connection
+
+
+def access_is_on(database: Database) -> bool:
+    """Whether readers see their calls only."""
+    with database.transaction() as connection:
+        return bool(sql.access_is_on(connection))
+
+
+def sees_all_calls(database: Database, reader: str | None) -> bool:
+    """Whether nothing is hidden from this reader."""
+    with reading(database, reader) as connection:
+        return bool(sql.sees_all_calls(connection))
 
 
 def turn_on(database: Database, policy: AccessPolicy) -> AccessState:

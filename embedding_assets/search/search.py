@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ from embedding_assets.engine.errors import (
     InvalidInputError,
     TransientError,
 )
+from embedding_assets.engine.model import Turn
 from embedding_assets.engine.vectors import require_live
+from embedding_assets.search.access import reading
 from embedding_assets.search.links import link_at
 from embedding_assets.search.statements import sql
+from embedding_assets.search.turns import turns_of
 
 Vector = NDArray[np.float32]
 
@@ -113,28 +115,30 @@ class Hit:
     word_score: float | None
     matched_words: tuple[str, ...]
     marks: tuple[tuple[int, int], ...]
+    turns: tuple[Turn, ...]
     before: tuple[str, ...] = ()  # texts of the chunks before it, on request
     after: tuple[str, ...] = ()
 
     @property
+    def turn(self) -> Turn:
+        """The turn that the excerpt begins with."""
+        start = self._best_line()[0]
+        return next((t for t in reversed(self.turns) if t.offset <= start), self.turns[0])
+
+    @property
+    def said_at(self) -> float | None:
+        """When it was said, in seconds from the call's start: the turn, or else the chunk."""
+        seconds = self.turn.start_seconds
+        return self.start_seconds if seconds is None else seconds
+
+    @property
     def link(self) -> str | None:
         """Opens the recording where this was said."""
-        return link_at(self.url, self.start_seconds)
+        return link_at(self.url, self.said_at)
 
     def excerpt(self, length: int = EXCERPT) -> tuple[str, tuple[tuple[int, int], ...]]:
         """About `length` characters from the turn on with most matching words, and their marks."""
-        lines = self.text.split("\n")
-        starts = [0]
-        for line in lines[:-1]:
-            starts.append(starts[-1] + len(line) + 1)
-
-        def matching(number: int) -> int:
-            end = starts[number] + length
-            words = {self.text[a:b].lower() for a, b in self.marks if starts[number] <= a < end}
-            return len(words)
-
-        best = max(range(len(lines)), key=lambda number: (matching(number), -number))
-        start, end = starts[best], len(self.text)
+        start, end = self._best_line(length)[0], len(self.text)
         if end - start > length:
             cut = self.text.rfind(" ", start, start + length)
             end = cut if cut > start else start + length
@@ -146,6 +150,16 @@ class Hit:
             if start <= a and b <= end
         )
         return before + shown + (" …" if end < len(self.text) else ""), marks
+
+    def _best_line(self, length: int = EXCERPT) -> tuple[int, int]:
+        """Where the line begins after which most words match, and how many do."""
+        starts = [0, *(place + 1 for place, c in enumerate(self.text) if c == "\n")]
+
+        def matching(start: int) -> int:
+            found = {self.text[a:b].lower() for a, b in self.marks if start <= a < start + length}
+            return len(found)
+
+        return max(((start, matching(start)) for start in starts), key=lambda x: (x[1], -x[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +183,7 @@ def search(
     context: int = 0,
     seconds: float | None = EMBEDDING_SECONDS,
     reader: str | None = None,
+    database_seconds: float | None = None,
 ) -> Answer:
     """The chunks that answer `question` best.
 
@@ -182,13 +197,14 @@ def search(
         per_recording: hits of one recording, as long as others fill the page.
         context: how many chunks before and after each hit to bring along.
         seconds: how long the question's embedding may take; None: as long as it takes.
-        reader: who asks, where access is on: an address or a user's id. It holds for this one
-            transaction; without it, the role of the connection decides.
+        reader: who asks: an address or a user's id, whose calls alone are found where access is
+            on; without it, the role of the connection decides.
+        database_seconds: how long the database may take.
 
     Raises:
         InvalidInputError: the question is empty.
-        ConfigurationError, TransientError: a semantic search without the model; a reader where
-            access is off.
+        ConfigurationError, TransientError: a semantic search without the model.
+        StatementTimeoutError: the database took longer.
     """
     if not question.strip():
         raise InvalidInputError("the question is empty: say what to search for")
@@ -203,14 +219,7 @@ def search(
                 raise
             notice = f"only words were searched: {error}"
     used = Mode.keyword if mode is Mode.hybrid and vector is None else mode
-    with database.transaction() as connection:
-        if reader is not None:
-            sql.set_reader(connection, reader=reader)
-            if not sql.is_limited(connection):
-                raise ConfigurationError(
-                    "access is off, so that a reader sees every call: run `embedding-assets access"
-                    " on`, or search without a reader"
-                )
+    with reading(database, reader, database_seconds) as connection:
         rows = sql.answer(
             connection,
             question=question.replace("\0", " "),
@@ -239,18 +248,19 @@ def question_vector(embedder: Embedder, question: str, seconds: float | None) ->
         ConfigurationError: the model cannot be used.
     """
     key = (embedder.model, question)
-    known = _remembered().get(key)
+    with _remembering:
+        known = _remembered.get(key)
     if known is None:
         known = _within(seconds, lambda: embedder.embed([question]).vectors[0])
-        _remembered()[key] = known
-        while len(_remembered()) > REMEMBERED:
-            _remembered().pop(next(iter(_remembered())))
+        with _remembering:
+            _remembered[key] = known
+            while len(_remembered) > REMEMBERED:
+                _remembered.pop(next(iter(_remembered)))
     return known
 
 
-@lru_cache(maxsize=1)
-def _remembered() -> dict[tuple[str, str], Vector]:
-    return {}
+_remembered: dict[tuple[str, str], Vector] = {}
+_remembering = threading.Lock()  # a server asks from several threads
 
 
 def _within(seconds: float | None, work: Callable[[], Vector]) -> Vector:
@@ -297,6 +307,7 @@ def _hit(row: Any) -> Hit:
         word_score=None if row.word_score is None else float(row.word_score),
         matched_words=tuple(row.matched_words),
         marks=marks,
+        turns=turns_of(row),
     )
 
 

@@ -1,7 +1,9 @@
 import random
+import re
 import statistics
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from embedding_assets.engine.chunking import ChunkSettings, chunk
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.model import Chunk, Segment
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN, count
+from embedding_assets.search.calls import said
 
 DEFAULT = ChunkSettings(target=330, overlap=50, maximum=460)
 
@@ -184,3 +187,46 @@ HOSTILE = ["." * 200_000, "a." * 100_000, "?!" * 100_000 + "x", " " * 200_000 + 
 def test_no_text_takes_more_than_linear_time(text: str) -> None:
     chunks = list(chunk([Segment(0, "Ann", text)], DEFAULT))
     assert "".join(_squeezed(each.text) for each in chunks).count(text.strip()[0]) > 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(transcripts(), SIZES)
+def test_turns_and_what_is_repeated_put_the_transcript_together_again(
+    segments: list[Segment], sizes: ChunkSettings
+) -> None:
+    chunks = list(chunk(segments, sizes))
+    for each in chunks:
+        assert [turn.offset for turn in each.turns] == sorted({t.offset for t in each.turns})
+        assert each.turns[0].offset == 0
+        assert {turn.position for turn in each.turns} <= {s.position for s in segments}
+    rows = [
+        SimpleNamespace(
+            chunk_index=each.index,
+            chunk_text=each.text,
+            speakers=each.speakers,
+            first_position=each.first_position,
+            start_seconds=each.start_seconds,
+            repeated=each.repeated,
+            turn_offsets=[turn.offset for turn in each.turns],
+            turn_positions=[turn.position for turn in each.turns],
+            turn_seconds=[turn.start_seconds for turn in each.turns],
+            turn_speakers=[
+                each.speakers.index(t.speaker) + 1 if t.speaker else None for t in each.turns
+            ],
+        )
+        for each in chunks
+    ]
+    together = said(rows, {})
+    wanted = [s for s in segments if s.text.strip()]
+    assert [(t.position, t.speaker, t.start_seconds, t.text) for t in together] == [
+        (s.position, s.speaker, s.start_seconds, s.text) for s in wanted
+    ]
+    # A word that is marked wherever a chunk has it is marked once, where it was said.
+    marks = {
+        row.chunk_index: [m.span() for m in re.finditer(r"\bprice\b", row.chunk_text)]
+        for row in rows
+    }
+    for turn in said(rows, marks):
+        assert [turn.text[a:b] for a, b in turn.marks] == ["price"] * len(turn.marks)
+        if "price" not in "".join(str(turn.speaker)):
+            assert len(turn.marks) == len(re.findall(r"\bprice\b", turn.text))

@@ -8,7 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import namedtuple_row
+from pydantic import SecretStr
 
+from embedding_assets.cli.finding import find
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
@@ -16,6 +18,7 @@ from embedding_assets.engine.queue import Claims
 from embedding_assets.recorders.importing import import_meeting
 from embedding_assets.recorders.people import merge
 from embedding_assets.search.access import (
+    NOBODY,
     AccessPolicy,
     access_state,
     calls_of,
@@ -26,6 +29,7 @@ from embedding_assets.search.access import (
 from embedding_assets.search.frequencies import count_words
 from embedding_assets.search.search import Filters, Mode, search
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets.settings import Settings
 from embedding_assets_tests.calls import CHUNKING, Embed, embedder_of, rows
 from embedding_assets_tests.checkout import ROOT
 from embedding_assets_tests.loopback_api import LoopbackAPI, embedding
@@ -293,15 +297,17 @@ def test_a_token_of_supabase_names_the_reader_and_cannot_be_talked_over(
 
 
 def test_the_command_searches_as_a_reader_and_says_when_access_is_off(
-    published: Database, api: LoopbackAPI
+    published: Database, api: LoopbackAPI, database_url: str
 ) -> None:
     def found(reader: str | None, **options: Any) -> set[str]:
         answer = search(published, embedder_of(api), "walrus", reader=reader, **options)
         return {hit.recording_id.removeprefix("s-") for hit in answer.hits}
 
+    assert found(ANN) == found(NOBODY) == set(WORDS)
     with pytest.raises(ConfigurationError, match="access is off"):
-        found(ANN)
+        find(Settings(database_url=SecretStr(database_url)), "walrus", limit=1, reader=ANN)
     turn_on(published, AccessPolicy())
+    assert found(NOBODY) == set()
     for mode in Mode:
         assert found(ANN, mode=mode) == {"anns", "cees"}
         assert found(None, mode=mode) == set(WORDS)  # a role that publishes

@@ -25,6 +25,11 @@ COLUMNS = dg.TableSchema(
         dg.TableColumn("call_title", "text", "as the recorder gives it"),
         dg.TableColumn("call_recorded_at", "timestamptz", "NULL: unknown"),
         dg.TableColumn("user_id", "text", "whose call it is"),
+        dg.TableColumn("repeated", "integer", "characters that the chunk before ends with"),
+        dg.TableColumn("turn_offsets", "integer[]", "where in the text each turn begins"),
+        dg.TableColumn("turn_positions", "integer[]", "of the turns' segments"),
+        dg.TableColumn("turn_seconds", "real[]", "when each turn began"),
+        dg.TableColumn("turn_speakers", "integer[]", "each turn's place in speakers, from 1"),
     ]
 )
 """The columns of the table; a test holds them equal to the real ones."""

@@ -29,6 +29,7 @@ class Embedded:
     vectors: Vectors  # shape (inputs, dimensions), finite, no row of length zero
     tokens: int  # as the model counted them
     requests: int = 1
+    refusals: int = 0  # of those, the ones that came too soon or were too much
 
 
 def cost_usd(tokens: int, price_per_million_tokens: float | None) -> float | None:

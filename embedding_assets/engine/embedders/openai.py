@@ -66,9 +66,10 @@ class Retries:
 
 @dataclass(slots=True)
 class _Sent:
-    """How many requests a call made, also those that failed."""
+    """How many requests a call made, also those that failed; refused for their pace alone."""
 
     requests: int = 0
+    refusals: int = 0
 
 
 class OpenAIEmbedder:
@@ -169,8 +170,9 @@ class OpenAIEmbedder:
         except EmbeddingAssetsError as error:
             failure = error
         else:
-            return Embedded(vectors, tokens, sent.requests)
-        failure.requests, failure.tokens = sent.requests, tokens
+            return Embedded(vectors, tokens, sent.requests, sent.refusals)
+        failure.requests, failure.refusals = sent.requests, sent.refusals
+        failure.tokens = tokens
         # Outside of the handler: the client's error, which may quote the key, must not ride along.
         raise failure
 
@@ -229,6 +231,7 @@ class OpenAIEmbedder:
                 if not _is_rate_limit(error):
                     self.pace.failed(planned)
                     raise
+                sent.refusals += 1
                 self.pace.refused(planned, error.response.headers)
                 if self.pace.gives_up(self._retries.attempts, self._retries.patience):
                     raise

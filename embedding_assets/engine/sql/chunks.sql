@@ -25,20 +25,25 @@ SELECT :recording_id, :title, :recorded_at, :duration_seconds, :url, :source_pla
 FROM transcript_chunks AS chunks LEFT JOIN LATERAL unnest(chunks.speakers) AS speaker ON true
 WHERE chunks.recording_id = :recording_id;
 
--- name: insert_chunks(recording_id, indexes, texts, hashes, token_counts, speakers, starts, ends, first_positions, last_positions, call_title, call_recorded_at, user_id)!
+-- name: insert_chunks(recording_id, indexes, texts, hashes, token_counts, speakers, starts, ends, first_positions, last_positions, repeated, turns, call_title, call_recorded_at, user_id)!
 -- The new chunks of one recording. Not by COPY, which Postgres refuses to a role that a policy
--- applies to. The speakers of each chunk come as a JSON array, as they are not equally many.
+-- applies to. The speakers and turns of each chunk come as JSON, as they are not equally many.
 INSERT INTO transcript_chunks (
     recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
-    end_seconds, first_position, last_position, call_title, call_recorded_at, user_id)
+    end_seconds, first_position, last_position, repeated, turn_offsets, turn_positions,
+    turn_seconds, turn_speakers, call_title, call_recorded_at, user_id)
 SELECT :recording_id, chunk_index, chunk_text, content_hash, token_count,
-       ARRAY(SELECT jsonb_array_elements_text(speakers::jsonb)), start_seconds, end_seconds,
-       first_position, last_position, :call_title, :call_recorded_at, :user_id
+       ARRAY(SELECT jsonb_array_elements_text(chunk.speakers::jsonb)), start_seconds, end_seconds,
+       first_position, last_position, repeated, turn.offsets, turn.positions, turn.seconds,
+       turn.speakers, :call_title, :call_recorded_at, :user_id
 FROM unnest(:indexes::integer[], :texts::text[], :hashes::bytea[], :token_counts::integer[],
             :speakers::text[], :starts::double precision[], :ends::double precision[],
-            :first_positions::integer[], :last_positions::integer[])
+            :first_positions::integer[], :last_positions::integer[], :repeated::integer[],
+            :turns::text[])
     AS chunk (chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
-              end_seconds, first_position, last_position);
+              end_seconds, first_position, last_position, repeated, turns)
+CROSS JOIN LATERAL jsonb_to_record(turns::jsonb) AS turn (
+    offsets integer[], positions integer[], seconds real[], speakers integer[]);
 
 -- name: cut_otherwise(cut_as)
 -- Published recordings whose chunks were cut with other sizes than these, or with unknown ones.

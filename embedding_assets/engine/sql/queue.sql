@@ -251,14 +251,15 @@ FROM dead
 WHERE taken.recording_id = dead.recording_id
 RETURNING taken.recording_id, dead.claimed_by AS run_id;
 
--- name: record_attempt(attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded, reused, requests, tokens, cost_usd, seconds, smallest_insert_batch)!
+-- name: record_attempt(attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded, reused, requests, tokens, cost_usd, seconds, smallest_insert_batch, refusals)!
 -- Adds an attempt to the history; every trend and every cost is computed from it.
 INSERT INTO embedding_attempts
     (attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded,
-     reused, requests, tokens, cost_usd, seconds, smallest_insert_batch)
+     reused, requests, tokens, cost_usd, seconds, smallest_insert_batch, refusals)
 VALUES
     (:attempt_id, :recording_id, :run_id, :lane, :model, :outcome, :error_kind, :error, :chunks,
-     :embedded, :reused, :requests, :tokens, :cost_usd, :seconds, :smallest_insert_batch)
+     :embedded, :reused, :requests, :tokens, :cost_usd, :seconds, :smallest_insert_batch,
+     :refusals)
 ON CONFLICT (attempt_id) DO NOTHING;
 
 -- name: tokens_today()$

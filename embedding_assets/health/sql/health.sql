@@ -158,6 +158,21 @@ WHERE status = 'processing'
 GROUP BY claimed_by
 ORDER BY min(started_at);
 
+-- name: attempts_since(since)
+-- What attempts did since then, an outcome and a kind of failure a row.
+SELECT outcome, error_kind, count(*) AS attempts, sum(embedded)::bigint AS embedded,
+       sum(requests)::bigint AS requests, sum(refusals)::bigint AS refusals,
+       sum(tokens)::bigint AS tokens
+FROM embedding_attempts
+WHERE finished_at >= :since
+GROUP BY 1, 2
+ORDER BY 1, 2;
+
+-- name: paces()
+-- What each model's account lets through, as its server told.
+SELECT model, tokens_per_minute FROM embedding_accounts
+WHERE tokens_per_minute IS NOT NULL ORDER BY model;
+
 -- name: attempts_by_hour(since)
 -- The history of attempts, for trends: an hour, an outcome and a kind of failure a row.
 SELECT date_trunc('hour', finished_at, 'UTC') AS hour, outcome, error_kind,

@@ -4,9 +4,17 @@
 -- Names the reader, until the end of the transaction: a pooled session must not keep it.
 SELECT set_config('embedding_assets.reader', :reader, true);
 
--- name: is_limited()$
--- Whether this transaction sees only what its reader may see.
-SELECT is_limited();
+-- name: access_is_on()$
+-- Whether readers see their calls only.
+SELECT access_is_on();
+
+-- name: sees_all_calls()$
+-- Whether this transaction's reader may see every call.
+SELECT sees_all_calls();
+
+-- name: limit_statements(milliseconds)$
+-- How long each statement of this transaction may take from here on.
+SELECT set_config('statement_timeout', :milliseconds, true);
 
 -- name: access_settings()^
 -- How readers are derived, and whether search holds to it.
