@@ -13,7 +13,7 @@ help: ## Show what there is
 demo: $(READY) ## Import the sample recordings, embed them through Dagster, search them
 	@$(BIN)/embedding-assets demo
 
-dev: $(READY) ## The Dagster UI and its daemon on http://127.0.0.1:3000
+dev: $(READY) ## The Dagster UI on http://127.0.0.1:3000, its daemon, search on port 8080
 	@$(BIN)/embedding-assets dev
 
 test: lint ## Everything CI runs: lint, then all tests

@@ -1,6 +1,8 @@
 """Commands that set this machine up, show it, and serve Dagster on it."""
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,8 +64,11 @@ def stop() -> None:
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True)
-def dev(host: str, port: int) -> None:
-    """Serve the Dagster UI and its daemon on this home's data (make dev)."""
+@click.option(
+    "--search-port", default=8080, show_default=True, help="Of the search page, on this machine."
+)
+def dev(host: str, port: int, search_port: int) -> None:
+    """Serve the Dagster UI, its daemon and the search page on this home's data (make dev)."""
     from embedding_assets.server.installation import dagster_environment, install  # noqa: PLC0415
 
     settings = Settings()
@@ -75,7 +80,22 @@ def dev(host: str, port: int) -> None:
     arguments = [str(command), "dev", "-w", workspace, "-h", host, "-p", str(port)]
     environment = dagster_environment(settings)
     environment.pop("DAGSTER_MODULE_NAME", None)  # of an activated .venv: beside -w it is an error
-    os.execve(command, arguments, environment)  # noqa: S606  (no shell wanted)
+    search = [str(command.with_name("embedding-assets")), "serve", "--port", str(search_port)]
+    sys.exit(_run_beside(arguments, search, environment))
+
+
+def _run_beside(command: list[str], beside: list[str], environment: dict[str, str]) -> int:
+    """Runs a command, and another beside it for as long; gives the first one's exit code."""
+    # In sessions of their own: Ctrl-C reaches this process alone, and from it the two once each.
+    main = subprocess.Popen(command, env=environment, start_new_session=True)
+    other = subprocess.Popen(beside, env=environment, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: main.send_signal(number))
+    try:
+        return main.wait()
+    finally:
+        other.terminate()
+        other.wait()
 
 
 @click.command()
@@ -103,7 +123,8 @@ def demo() -> None:
     out.print("  . .venv/bin/activate")
     out.print('  embedding-assets search "your question"')
     out.print("  embedding-assets import PATH && embedding-assets run")
-    out.print("  make dev        # the Dagster UI on http://127.0.0.1:3000")
+    out.print("  embedding-assets serve      # search in the browser: http://127.0.0.1:8080")
+    out.print("  make dev        # that, and the Dagster UI on http://127.0.0.1:3000")
     out.print(f"  embedding-assets stop   # ends the Postgres in {installed.home}")
     if not summary.success:
         raise EmbeddingAssetsError(summary.error or "the run failed")

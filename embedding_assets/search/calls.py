@@ -12,6 +12,8 @@ from embedding_assets.search.search import Filters
 from embedding_assets.search.statements import sql
 from embedding_assets.search.turns import label_length, turns_of
 
+LATELY = 1000  # calls whose platforms are offered
+
 Marks = Sequence[tuple[int, int]]
 
 
@@ -122,8 +124,8 @@ def transcript(
 
 
 def platforms(connection: Connection) -> list[str]:
-    """The recorders that calls came from."""
-    return [row.source_platform for row in sql.platforms(connection)]
+    """The recorders that the reader's newest calls came from."""
+    return [row.source_platform for row in sql.platforms(connection, among=LATELY)]
 
 
 def said(rows: Sequence[Any], marks: Mapping[int, Marks]) -> list[Said]:

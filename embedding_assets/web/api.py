@@ -40,7 +40,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         504: "The database took too long.",
     }.items()
 }
-NO_CALL = "there is no call {}, or it is not yours to see"
+NO_CALL = "there is no such call, or it is not yours to see"
 
 
 def routes(service: Service, webhooks: Callable[[str], FathomWebhook | None]) -> APIRouter:
@@ -114,7 +114,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
             with reading(database, who.reader, service.seconds) as connection:
                 turns = calls.transcript(connection, _id(recording_id), window=query.window())
             if turns is None:
-                raise NotFoundError(NO_CALL.format(recording_id))
+                raise NotFoundError(NO_CALL)
             after = turns[query.limit].position if len(turns) > query.limit else None
             return models.TranscriptPage(
                 recording_id=recording_id,
@@ -132,7 +132,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
             with reading(database, who.reader, service.seconds) as connection:
                 call = calls.call(connection, _id(recording_id))
             if call is None:
-                raise NotFoundError(NO_CALL.format(recording_id))
+                raise NotFoundError(NO_CALL)
             return models.Recording.of(call)
 
         return await service.answer(request, work)
@@ -211,5 +211,5 @@ def _add_probes(router: APIRouter, service: Service) -> None:
 def _id(recording_id: str) -> str:
     """An id that Postgres can look for."""
     if "\0" in recording_id:
-        raise NotFoundError("there is no call with such an id")
+        raise NotFoundError(NO_CALL)
     return recording_id

@@ -128,7 +128,8 @@ def prepare(
         started: gets the address once it answers.
 
     Raises:
-        ConfigurationError: a setting is wrong or missing, or nobody would have to say who they are.
+        ConfigurationError: a setting is wrong or missing, or nobody would have to say who they are,
+            or it cannot listen there.
         EmbeddingAssetsError: the database is away.
     """
     is_local = host in LOOPBACK
@@ -165,19 +166,34 @@ def prepare(
         app, host=host, port=port, access_log=False, log_level="warning", proxy_headers=False,
         server_header=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
-    return _Server(config, started)
+    return _Server(config, _listening(host, port), started)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on port {port} of {host} ({error.strerror}): choose another with --port"
+        ) from None
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, also when the port was chosen by the system."""
+    """Serves on a socket that is open already, and says where once it answers."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listening: socket.socket, started: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
+        self._listening = listening
         self._tell = started
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets or [self._listening])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            name = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            self._tell(f"http://{name}:{port}")
+            host, port = self._listening.getsockname()[:2]
+            self._tell(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

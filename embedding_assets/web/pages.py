@@ -43,7 +43,8 @@ def _add_search(router: APIRouter, service: Service, pages: Pages) -> None:
                     database, who, asked.question, filters=asked.filters, limit=HITS
                 )
             with reading(database, who.reader, service.seconds) as connection:
-                values["platforms"] = calls.platforms(connection)
+                if template == "search.html":
+                    values["platforms"] = calls.platforms(connection)
                 if not asked.question:
                     values["newest"] = calls.calls(connection, asked.filters, limit=NEWEST)
             return pages.show(template, **values)

@@ -6,9 +6,13 @@ import psycopg
 import pytest
 from psycopg.rows import scalar_row
 
+from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import SCHEMA_REVISION, Database
 from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.rechunking import cut_otherwise
+from embedding_assets.health.numbers import measure
 from embedding_assets.migrations import head_revision, migrate
+from embedding_assets.search.calls import call, transcript
 
 
 def test_migrating_again_changes_nothing(empty_database_url: str) -> None:
@@ -227,3 +231,43 @@ def test_whoever_could_search_before_access_can_search_after_it_and_reads_no_vec
         with psycopg.connect(empty_database_url) as connection:
             connection.execute('DROP OWNED BY "Reads.Calls"; DROP ROLE "Reads.Calls"')
             connection.execute("DROP ROLE nobody_here")
+
+
+# A call as the revision before turns published it, with an attempt.
+WITHOUT_TURNS = """
+INSERT INTO fathom_calls (recording_id, title) VALUES ('1', 'A call');
+INSERT INTO transcript_chunks
+    (recording_id, chunk_index, chunk_text, content_hash, token_count, speakers, start_seconds,
+     end_seconds, first_position, last_position)
+VALUES ('1', 0, E'Ann: Hello.\\nBo: Hello, Ann.', sha256('a'), 5, '{Ann,Bo}', 0, 9, 0, 1),
+       ('1', 1, E'Bo: Hello, Ann.\\nAnn: The zebra is well.', sha256('b'), 5, '{Bo,Ann}', 5, 20,
+        1, 2);
+INSERT INTO published_recordings (recording_id, title, speaker_names, chunk_count, cut_as)
+VALUES ('1', 'A call', '{ann,bo}', 2, '330/50/460');
+INSERT INTO embedding_attempts (attempt_id, recording_id, run_id, lane, outcome, seconds)
+VALUES (gen_random_uuid(), '1', 'run', 'standard', 'published', 1);
+"""
+
+
+def test_calls_of_before_are_read_by_the_chunk_until_they_are_cut_again(
+    empty_database_url: str,
+) -> None:
+    assert migrate(empty_database_url, "0010")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(WITHOUT_TURNS)
+    assert migrate(empty_database_url)
+    settings = ChunkSettings(target=330, overlap=50, maximum=460)
+    with Database(empty_database_url) as database, database.transaction() as connection:
+        turns = transcript(connection, "1")
+        assert turns is not None
+        assert [(turn.position, turn.speaker, turn.start_seconds) for turn in turns] == [
+            (0, None, 0.0), (1, None, 5.0),
+        ]  # fmt: skip
+        assert turns[1].text == "Bo: Hello, Ann.\nAnn: The zebra is well."
+        assert call(connection, "1") is not None
+        # `rechunk` knows of them, and health does not complain.
+        assert cut_otherwise(connection, settings).recording_ids == ("1",)
+        numbers = measure(connection, cut_as=settings.name)
+        assert (numbers.cut_otherwise, numbers.cut_unknown) == (0, 1)
+        refusals = connection.execute("SELECT refusals FROM embedding_attempts").fetchone()
+        assert refusals == (0,)

@@ -24,14 +24,8 @@ WHERE recording_id = :recording_id
   AND (start_seconds <= :until_seconds::double precision) IS NOT FALSE
 ORDER BY chunk_index;
 
--- name: platforms()
--- The recorders that calls came from, one look into the index for each.
-WITH RECURSIVE found AS (
-    (SELECT source_platform FROM published_recordings
-     WHERE source_platform IS NOT NULL ORDER BY source_platform LIMIT 1)
-    UNION ALL
-    SELECT (SELECT source_platform FROM published_recordings AS next
-            WHERE next.source_platform > found.source_platform ORDER BY source_platform LIMIT 1)
-    FROM found WHERE found.source_platform IS NOT NULL
-)
-SELECT source_platform FROM found WHERE source_platform IS NOT NULL;
+-- name: platforms(among)
+-- The recorders that the reader's newest calls came from.
+SELECT DISTINCT source_platform FROM newest_recordings('{}', NULL, NULL, :among)
+WHERE source_platform IS NOT NULL
+ORDER BY source_platform;
