@@ -74,7 +74,7 @@ def development(checkout: Checkout) -> Iterator[int]:
     port = _free_port()
     with (checkout.folder / "dev.log").open("w") as log:
         process = subprocess.Popen(
-            [str(BIN / "embedding-assets"), "dev", "--port", str(port)],
+            [str(BIN / "embedding-assets"), "dev", "--port", str(port), "--search-port", "0"],
             cwd=checkout.folder,
             env={**os.environ, "PYTHONPATH": str(checkout.folder), **checkout.environment},
             stdout=log,

@@ -2,15 +2,19 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import namedtuple_row
 
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.database import sql as engine
 from embedding_assets.health.statements import sql as health
+from embedding_assets.search import calls
+from embedding_assets.search.search import Filters
 
 FILL = """
 INSERT INTO fathom_calls (recording_id, title)
@@ -81,6 +85,7 @@ OFTEN: dict[str, dict[str, Any]] = {
     "stalest_claims": {"limit": 3},
     "runs_in_flight": {},
     "attempts_by_hour": {"since": datetime.now(UTC) - timedelta(days=1)},
+    "attempts_since": {"since": datetime.now(UTC) - timedelta(hours=1)},
     "next_window": {"after": "r1", "recordings": 200, "chunks": 250},
     "look_at": {"recording_ids": ["r1", "r2"]},
     "waiting_of": {"recording_ids": ["r1", "r2"]},
@@ -161,6 +166,29 @@ def test_a_search_reads_the_large_tables_by_their_indexes(filled: str, name: str
     assert after[0] == before[0], "a large table was read whole"
     if not asked["filters"]:
         assert after[1] > (before[1] or 0), "the index on words was not read"
+
+
+PAGES: dict[str, Callable[[Connection], object]] = {
+    "the first page": lambda c: calls.calls(c, limit=50),
+    "a later page": lambda c: calls.calls(c, limit=50, before=(datetime.now(UTC), "r300")),
+    "a platform's": lambda c: calls.calls(c, Filters(platforms=["p7"]), limit=50),
+    "one call": lambda c: calls.call(c, "r7"),
+    "platforms": calls.platforms,
+    "a transcript": lambda c: calls.transcript(c, "r7", window=calls.Window(0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_calls_are_listed_and_read_by_indexes(filled: str, name: str) -> None:
+    with psycopg.connect(filled, autocommit=True, row_factory=namedtuple_row) as connection:
+        before = connection.execute(SCANNED, [list(LARGE)]).fetchone()
+        assert PAGES[name](connection)
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        connection.execute("SELECT pg_stat_clear_snapshot()")
+        after = connection.execute(SCANNED, [list(LARGE)]).fetchone()
+    assert before is not None
+    assert after is not None
+    assert after[0] == before[0], "a large table was read whole"
 
 
 def _statement(name: str) -> str:
