@@ -18,6 +18,7 @@ from benchmarks.measuring import Figure
 
 MEASUREMENTS = (
     "throughput", "peers", "vector_index", "orchestration", "growth", "money", "pace", "access",
+    "serving",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results" / "bench.json"
 NARROWEST = 140  # columns, so that a log holds whole lines

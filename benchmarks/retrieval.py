@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,10 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from embedding_assets.engine.chunking import ChunkSettings, chunk
-from embedding_assets.engine.database import Connection, Database
+from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders.local import DIMENSIONS, MODEL, LocalEmbedder
 from embedding_assets.engine.model import Chunk, Segment
-from embedding_assets.engine.publication import COPY_TYPES
+from embedding_assets.engine.publication import insert_chunks
+from embedding_assets.engine.transcripts import Call, Transcript
 from embedding_assets.engine.vectors import InsertBatch, VectorRow, store_vectors
 from embedding_assets.migrations import migrate
 from embedding_assets.search.frequencies import count_words
@@ -184,37 +185,13 @@ def publish(
         )
     store_vectors(database, model, stored.values(), InsertBatch(1_000))
     with database.transaction() as connection:
-        _copy_chunks(connection, meetings)
-        connection.execute(
-            "INSERT INTO chunk_words (language, recording_id, chunk_index, words)"
-            " SELECT 'english', recording_id, chunk_index, to_tsvector('english', chunk_text)"
-            " FROM transcript_chunks"
-        )
-        connection.execute(
-            "INSERT INTO published_recordings (recording_id, title, chunk_count)"
-            " SELECT recording_id, min(call_title), count(*) FROM transcript_chunks GROUP BY 1"
-        )
-
-
-def _copy_chunks(connection: Connection, meetings: Sequence[Meeting]) -> None:
-    columns = (
-        "recording_id, chunk_index, chunk_text, content_hash, token_count, speakers,"
-        " start_seconds, end_seconds, first_position, last_position, call_title,"
-        " call_recorded_at, user_id"
-    )
-    statement = f"COPY transcript_chunks ({columns}) FROM STDIN (FORMAT BINARY)"
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[call-overload]
-        copy.set_types(COPY_TYPES)
         for meeting in meetings:
-            for each in meeting.chunks:
-                copy.write_row(
-                    (
-                        meeting.recording_id, each.index, each.text, each.content_hash,
-                        each.token_count, list(each.speakers), each.start_seconds,
-                        each.end_seconds, each.first_position, each.last_position,
-                        meeting.title, None, None,
-                    )
-                )  # fmt: skip
+            call = Call(meeting.title, None, None, None, None, None)
+            transcript = Transcript("", call, "", tuple(meeting.chunks))
+            recording = {"recording_id": meeting.recording_id}
+            insert_chunks(connection, **recording, transcript=transcript)
+            sql.store_words(connection, **recording)
+            sql.describe_recording(connection, **recording, cut_as="", **asdict(call))
 
 
 def ask(

@@ -9,15 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from pgvector.psycopg import register_vector
 
 from benchmarks.measuring import Figure, Installation, Spent, installation, loopback_api
-from embedding_assets.engine.database import sql
 from embedding_assets.engine.in_flight import Lane
-from embedding_assets.engine.publication import COPY_TYPES
 from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import open_session
@@ -92,29 +90,19 @@ def copy() -> None:
     """Prints the seconds that COPY takes for the rows that are there."""
     with psycopg.connect(application_url(Settings()), autocommit=True) as connection:
         register_vector(connection)
-        chunks = connection.execute(
-            "SELECT recording_id, chunk_index, chunk_text, content_hash, token_count, speakers,"
-            " start_seconds, end_seconds, first_position, last_position, call_title,"
-            " call_recorded_at, user_id FROM transcript_chunks"
-        ).fetchall()
-        vectors = connection.execute(
-            "SELECT model, content_hash, embedding, token_count FROM chunk_embeddings", binary=True
-        ).fetchall()
+        chunks = _read(connection, "SELECT * FROM transcript_chunks")
+        vectors = _read(
+            connection, "SELECT model, content_hash, embedding, token_count FROM chunk_embeddings"
+        )
         connection.execute("TRUNCATE transcript_chunks, chunk_embeddings, chunk_words")
         started = time.monotonic()
         _copy(
             connection,
             "COPY chunk_embeddings (model, content_hash, embedding, token_count)"
             " FROM STDIN (FORMAT BINARY)",
-            ("text", "bytea", "vector", "int4"),
-            vectors,
+            *vectors,
         )
-        _copy(
-            connection,
-            sql.copy_chunks.sql,
-            COPY_TYPES,
-            chunks,
-        )
+        _copy(connection, "COPY transcript_chunks FROM STDIN (FORMAT BINARY)", *chunks)
         # What publishing writes beside: words, and a row for each recording.
         connection.execute(
             "INSERT INTO chunk_words (language, recording_id, chunk_index, words)"
@@ -124,8 +112,14 @@ def copy() -> None:
         print(time.monotonic() - started)
 
 
+def _read(connection: psycopg.Connection[Any], query: LiteralString) -> tuple[list[int], list[Any]]:
+    """The types of the columns, and the rows."""
+    cursor = connection.execute(query, binary=True)
+    return [column.type_code for column in cursor.description or ()], cursor.fetchall()
+
+
 def _copy(
-    connection: psycopg.Connection[Any], statement: Any, types: tuple[str, ...], rows: list[Any]
+    connection: psycopg.Connection[Any], statement: LiteralString, types: list[int], rows: list[Any]
 ) -> None:
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(types)

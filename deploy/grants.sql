@@ -33,6 +33,7 @@ GRANT SELECT ON call_details, call_people, people, unmatched_edits, fathom_keys,
 GRANT SELECT, INSERT, UPDATE, DELETE ON call_details, call_people, people, unmatched_edits,
     fathom_keys, fathom_sightings, webhook_deliveries TO embedding_importer;
 GRANT SELECT ON forgotten_calls, forgotten_people TO embedding_importer;
+GRANT EXECUTE ON FUNCTION may_change_call TO embedding_importer;
 
 -- Whoever runs `embedding-assets search` or `serve`, or calls search_transcript_chunks, which reads
 -- words and vectors for its caller, and gives what the caller may see.

@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedding_assets.engine.budget import Budget, Spending
 from embedding_assets.engine.chunking import ChunkSettings
@@ -105,13 +105,15 @@ def budget(settings: Settings) -> Budget:
     return Budget(settings.embedding_daily_budget_usd, settings.embedding_daily_budget_tokens)
 
 
-def build_embedder(settings: Settings) -> Embedder:
+def build_embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
     """The configured model, checked against the chunk settings; loading waits for the first use.
+
+    For a search it asks once, and waits no longer than the person who searches.
 
     Raises:
         ConfigurationError: a setting is missing or wrong, or chunks may be too long for the model.
     """
-    embedder = _embedder(settings)
+    embedder = _embedder(settings, is_for_search=is_for_search)
     longest = chunk_settings(settings).maximum * MAX_BYTES_PER_TOKEN
     if longest > embedder.limits.max_input_tokens:
         raise ConfigurationError(
@@ -142,7 +144,7 @@ def embedder_of(settings: Settings, model: str) -> Embedder:
     )
 
 
-def _embedder(settings: Settings) -> Embedder:
+def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
     # Imported here: each brings libraries that take a while and that the other does not need.
     if settings.embedding_provider == "local":
         if settings.embedding_model or settings.embedding_dimensions:
@@ -153,9 +155,17 @@ def _embedder(settings: Settings) -> Embedder:
         from embedding_assets.engine.embedders.local import LocalEmbedder  # noqa: PLC0415
 
         return LocalEmbedder(concurrency=settings.embedding_concurrency)
-    from embedding_assets.engine.embedders.openai import OpenAIEmbedder  # noqa: PLC0415
+    from embedding_assets.engine.embedders.openai import (  # noqa: PLC0415
+        OpenAIEmbedder,
+        Retries,
+    )
 
     key = settings.openai_api_key
+    patience: dict[str, Any] = {}
+    if is_for_search:
+        seconds = settings.search_embedding_seconds
+        once = Retries(attempts=1, first_wait=seconds / 4, longest_wait=seconds)
+        patience = {"timeout": seconds, "retries": once}
     return OpenAIEmbedder(
         api_key="" if key is None else key.get_secret_value(),
         base_url=settings.openai_base_url,
@@ -164,6 +174,7 @@ def _embedder(settings: Settings) -> Embedder:
         price_per_million_tokens=settings.embedding_price_per_million_tokens,
         max_input_tokens=settings.embedding_max_input_tokens,
         concurrency=settings.embedding_concurrency,
+        **patience,
         ceilings=Ceilings(
             tokens_per_minute=settings.embedding_tokens_per_minute,
             requests_per_minute=settings.embedding_requests_per_minute,

@@ -19,8 +19,12 @@ def serve(host: str, port: int) -> None:
     The page is at /, the API is described at /api/openapi.json, agents ask at /mcp, Fathom's
     webhooks come to /webhooks/fathom/NAME, and monitoring reads /healthz, /readyz and /metrics.
     """
+    import logging  # noqa: PLC0415
+
     from embedding_assets.web.app import prepare  # noqa: PLC0415
 
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("embedding_assets.web").setLevel(logging.INFO)
     prepare(Settings(), host, port, lambda place: out.print(f"search: {place}")).run()
 
 

@@ -18,6 +18,7 @@ from embedding_assets.cli.terminal import (
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.settings import PROJECT_ROOT, Settings
 
+ENDING_SECONDS = 15.0  # in which the search page ends by itself
 DEMO_QUESTIONS = (
     "what does it cost per truck?",
     "why did the import fail?",
@@ -89,13 +90,16 @@ def _run_beside(command: list[str], beside: list[str], environment: dict[str, st
     # In sessions of their own: Ctrl-C reaches this process alone, and from it the two once each.
     main = subprocess.Popen(command, env=environment, start_new_session=True)
     other = subprocess.Popen(beside, env=environment, start_new_session=True)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: main.send_signal(number))
     try:
         return main.wait()
     finally:
         other.terminate()
-        other.wait()
+        try:
+            other.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            other.kill()
 
 
 @click.command()

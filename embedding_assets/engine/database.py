@@ -70,6 +70,7 @@ class Database:
         self._url = url
         self._application_name = application_name
         self._connection: Connection | None = None
+        self._is_cancelled = False
         self._vector_schema: str | None = None
         self.statement_seconds = LONGEST_STATEMENT
         """The server's statement_timeout for this role; without one, LONGEST_STATEMENT."""
@@ -82,16 +83,18 @@ class Database:
 
     def close(self) -> None:
         """Closes the connection; the next use opens another."""
+        self._is_cancelled = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def cancel(self) -> None:
-        """Asks the server to end the running statement; from any thread.
+        """Ends the running statement, and begins no transaction any more; from any thread.
 
-        The server may do it a moment later. So close the connection after that: the next statement
-        must not be the one that is ended.
+        The server may end a statement a moment later: it must not be another one. So nothing is
+        done with this connection until it was closed.
         """
+        self._is_cancelled = True
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
@@ -149,8 +152,15 @@ class Database:
         if revision != SCHEMA_REVISION:
             raise ConfigurationError(_NOT_MIGRATED)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known without using it."""
+        return self._connection is not None and not self._connection.broken
+
     def _open(self) -> Connection:
-        if self._connection is not None and not self._connection.broken:
+        if self._is_cancelled:
+            raise TransientError("it was cancelled")
+        if self._connection is not None and self.is_connected:
             return self._connection
         self.close()
         try:

@@ -56,7 +56,7 @@ def publish(
     hold_live(connection, figures.model)
     version = current_version(connection, claim.recording_id)
     sql.withdraw_chunks(connection, recording_id=claim.recording_id)
-    _insert_chunks(connection, claim.recording_id, transcript)
+    insert_chunks(connection, claim.recording_id, transcript)
     sql.store_words(connection, recording_id=claim.recording_id)
     sql.describe_recording(
         connection,
@@ -156,7 +156,8 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
     raise ClaimLostError(f"another run took over recording {claim.recording_id}")
 
 
-def _insert_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
+def insert_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
+    """Writes the chunks of a recording that has none; neither their words nor their vectors."""
     chunks, call = transcript.chunks, transcript.call
     sql.insert_chunks(
         connection,

@@ -100,8 +100,7 @@ def chunk_sizes(numbers: Numbers) -> Finding:
     if numbers.cut_unknown:
         message = (
             f"{count(numbers.cut_unknown, 'recording')} published by an older version, which did"
-            " not note where turns begin, so that hits and transcripts tell times by the chunk:"
-            " `embedding-assets rechunk` adds that, and embeds nothing that is unchanged"
+            " not note the sizes of chunks"
         )
     if is_bad:
         message = (

@@ -32,12 +32,20 @@ def thresholds(settings: Settings) -> Thresholds:
 
 def system_health(settings: Settings) -> Health:
     """Reads and judges; a setting that is wrong or a database that is away is a finding too."""
-    said = expected(settings)
     try:
         with open_database(settings) as database:
-            if said.error is None:
-                said = replace(said, error=_blindness(database))
-            return examine(database, thresholds(settings), said)
+            return health_of(settings, database)
+    except EmbeddingAssetsError as error:
+        return unreadable(error, setting_error=expected(settings).error)
+
+
+def health_of(settings: Settings, database: Database) -> Health:
+    """As `system_health`, by a connection that is there."""
+    said = expected(settings)
+    try:
+        if said.error is None:
+            said = replace(said, error=_blindness(database))
+        return examine(database, thresholds(settings), said)
     except EmbeddingAssetsError as error:
         return unreadable(error, setting_error=said.error)
 

@@ -52,11 +52,15 @@ def import_recordings(
 def import_document(
     database: Database, document: Any, place: str, *, importer: str | None = None
 ) -> ImportReport:
-    """Stores the calls of one JSON document of any known format, such as a page of an API."""
+    """Stores the calls of one JSON document of any known format, such as a page of an API.
+
+    The importer, an address or a user's id, may see the calls, and may touch none that are here
+    already and that they may not see.
+    """
     report = ImportReport()
     for item in read_document(document, place):
         known = replace(item, imported_by=importer) if isinstance(item, Recording) else item
-        _take(database, known, report)
+        _take(database, known, report, only_of=importer)
     return report
 
 
@@ -75,7 +79,8 @@ def import_meeting(
         source: the recorder's name, such as `dialpad`.
         external_id: the recorder's id of the call; with the source it makes the recording's id.
         meeting: as an object of JSON lines, without `recording_id` and `source_platform`.
-        importer: an address that may see the call, whoever else may.
+        importer: a reader who may see the call, whoever else may. If it is here already, and they
+            may not see it, it is rejected.
 
     Returns:
         A report with one recording, or the reason for which there is none.
@@ -87,22 +92,32 @@ def import_meeting(
 
 
 def _take(
-    database: Database, item: Item, report: ImportReport, *, replace_more: bool = False
+    database: Database,
+    item: Item,
+    report: ImportReport,
+    *,
+    replace_more: bool = False,
+    only_of: str | None = None,
 ) -> None:
     if isinstance(item, Notice):
         report.notices.append(item)
     elif isinstance(item, Rejection):
         report.rejected.append(item)
     else:
-        _store(database, item, report, replace_more=replace_more)
+        _store(database, item, report, replace_more=replace_more, only_of=only_of)
 
 
 def _store(
-    database: Database, item: Recording, report: ImportReport, *, replace_more: bool
+    database: Database,
+    item: Recording,
+    report: ImportReport,
+    *,
+    replace_more: bool,
+    only_of: str | None,
 ) -> None:
     place = item.file or f"recording {item.recording_id}"
     try:
-        outcome = upsert(database, item, replace_more=replace_more)
+        outcome = upsert(database, item, replace_more=replace_more, only_of=only_of)
     except InvalidInputError as error:
         report.rejected.append(Rejection(place, None, str(error), item.recording_id))
         return

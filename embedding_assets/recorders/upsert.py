@@ -36,26 +36,37 @@ class Outcome:
     remarks: tuple[Remark, ...] = ()
 
 
-def upsert(database: Database, recording: Recording, *, replace_more: bool = False) -> Outcome:
+def upsert(
+    database: Database,
+    recording: Recording,
+    *,
+    replace_more: bool = False,
+    only_of: str | None = None,
+) -> Outcome:
     """Updates the tables to what the recorder says, writing only what differs.
 
     A person's edits (`edited_text`, `is_deleted`) stay with their words. A transcript that tells
     less than the stored one does not replace it, unless `replace_more`. Change tracking queues the
-    recording if anything that is embedded changed.
+    recording if anything that is embedded changed. Of the calls that are here already, only those
+    are touched that the reader `only_of` may see, if one is given.
 
     Raises:
         InvalidInputError: the tables refuse this call, and may take others.
         EmbeddingAssetsError: the database takes nothing now.
     """
     try:
-        return database.retrying(lambda connection: _upsert(connection, recording, replace_more))
+        return database.retrying(
+            lambda connection: _upsert(connection, recording, replace_more, only_of)
+        )
     except EmbeddingAssetsError as error:
         if type(error) is EmbeddingAssetsError:  # of no kind: a constraint of somebody's table, say
             raise InvalidInputError(str(error)) from None
         raise
 
 
-def _upsert(connection: Connection, recording: Recording, replace_more: bool) -> Outcome:
+def _upsert(
+    connection: Connection, recording: Recording, replace_more: bool, only_of: str | None
+) -> Outcome:
     sql.hold_id(connection, recording_id=recording.recording_id)
     recording = without_forgotten(connection, recording)
     digest = content_hash(recording.segments)
@@ -63,6 +74,13 @@ def _upsert(connection: Connection, recording: Recording, replace_more: bool) ->
     recording_id = identity.recording_id
     if recording_id != recording.recording_id:
         sql.hold_id(connection, recording_id=recording_id)
+    is_here = sql.is_here(connection, recording_id=recording_id)
+    if (
+        only_of
+        and is_here
+        and not sql.may_change_call(connection, recording_id=recording_id, reader=only_of)
+    ):
+        raise InvalidInputError(f"{only_of} is no reader of the call that has this id")
     forgotten_at = sql.is_forgotten(
         connection,
         recording_id=recording_id,

@@ -13,6 +13,7 @@ from embedding_assets.search.statements import sql
 from embedding_assets.search.turns import label_length, turns_of
 
 LATELY = 1000  # calls whose platforms are offered
+LONGEST_REPEATED = 2000  # characters
 
 Marks = Sequence[tuple[int, int]]
 
@@ -51,7 +52,7 @@ class Said:
 class Window:
     """A part of a call, from and to a position or a second, both included; None: to its end.
 
-    A turn whose time is not known is in every window of seconds that its chunk is in.
+    A turn that is being spoken at the first second is in it, and so is one whose time is not known.
     """
 
     first_position: int | None = None
@@ -59,13 +60,17 @@ class Window:
     from_seconds: float | None = None
     until_seconds: float | None = None
 
-    def has(self, turn: Said) -> bool:
-        """Whether the turn begins within."""
+    def of(self, turns: Sequence[Said]) -> list[Said]:
+        """Those of a call's turns that are in it."""
+        ends = [*(turn.start_seconds for turn in turns[1:]), None]
+        return [turn for turn, end in zip(turns, ends, strict=False) if self._has(turn, end)]
+
+    def _has(self, turn: Said, end: float | None) -> bool:
         at = turn.start_seconds
         return (
             (self.first_position is None or turn.position >= self.first_position)
             and (self.last_position is None or turn.position <= self.last_position)
-            and (self.from_seconds is None or at is None or at >= self.from_seconds)
+            and (self.from_seconds is None or end is None or end > self.from_seconds)
             and (self.until_seconds is None or at is None or at <= self.until_seconds)
         )
 
@@ -120,7 +125,7 @@ def transcript(
         return None
     part = window or Window()
     rows = list(sql.chunks_of(connection, recording_id=recording_id, **asdict(part)))
-    return [turn for turn in said(rows, marks or {}) if part.has(turn)]
+    return part.of(said(rows, marks or {}))
 
 
 def platforms(connection: Connection) -> list[str]:
@@ -130,21 +135,36 @@ def platforms(connection: Connection) -> list[str]:
 
 def said(rows: Sequence[Any], marks: Mapping[int, Marks]) -> list[Said]:
     """The turns of chunks that follow each other, each once, put together where they were cut."""
-    marked = _marked_once(rows, marks)
+    repeated = _repeated(rows)
+    marked = _marked_once(rows, repeated, marks)
     turns: list[Said] = []
-    for row in rows:
-        for piece in _new_pieces(row, marked.get(row.chunk_index, ())):
-            is_known = row.turn_offsets is not None
-            if turns and is_known and turns[-1].position == piece.position:
+    for row, beginning in zip(rows, repeated, strict=True):
+        for piece in _new_pieces(row, beginning, marked.get(row.chunk_index, ())):
+            if turns and turns[-1].position == piece.position:
                 turns[-1] = _joined(turns[-1], piece)
             else:
                 turns.append(piece)
     return turns
 
 
-def _new_pieces(row: Any, marks: Marks) -> Iterator[Said]:
+def _repeated(rows: Sequence[Any]) -> list[int]:
+    """How many characters at each chunk's start the chunk before it ends with."""
+    found = []
+    for before, row in zip([None, *rows], rows, strict=False):
+        if row.repeated is not None:
+            found.append(row.repeated)
+        elif before is None:
+            found.append(0)
+        else:  # an older version did not say
+            most = min(len(before.chunk_text), len(row.chunk_text), LONGEST_REPEATED)
+            ends = (n for n in range(most, 0, -1) if before.chunk_text.endswith(row.chunk_text[:n]))
+            found.append(next(ends, 0))
+    return found
+
+
+def _new_pieces(row: Any, repeated: int, marks: Marks) -> Iterator[Said]:
     """What a chunk says that the chunk before did not."""
-    text, repeated = row.chunk_text, row.repeated or 0
+    text = row.chunk_text
     turns = turns_of(row)
     ends = [turn.offset - 1 for turn in turns[1:]] + [len(text)]  # without the line feed
     for before, turn, end in zip([None, *turns], turns, ends, strict=False):
@@ -160,11 +180,13 @@ def _joined(before: Said, after: Said) -> Said:
     return replace(before, text=before.text + after.text, marks=before.marks + moved)
 
 
-def _marked_once(rows: Sequence[Any], marks: Mapping[int, Marks]) -> dict[int, Marks]:
+def _marked_once(
+    rows: Sequence[Any], repeated: Sequence[int], marks: Mapping[int, Marks]
+) -> dict[int, Marks]:
     """The marks, with those in what a chunk repeats put where the chunk before says it."""
     found = {index: set(places) for index, places in marks.items()}
-    for before, row in pairwise(rows):
-        end = row.repeated or 0
+    for (before, row), beginning in zip(pairwise(rows), repeated[1:], strict=True):
+        end = beginning
         if end and row.chunk_text[end - 1] == "\n" and end in (row.turn_offsets or ()):
             end -= 1
         shift = len(before.chunk_text) - end

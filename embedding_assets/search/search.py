@@ -122,7 +122,7 @@ class Hit:
     @property
     def turn(self) -> Turn:
         """The turn that the excerpt begins with."""
-        start = self._best_line()[0]
+        start = self._best_line()
         return next((t for t in reversed(self.turns) if t.offset <= start), self.turns[0])
 
     @property
@@ -138,7 +138,7 @@ class Hit:
 
     def excerpt(self, length: int = EXCERPT) -> tuple[str, tuple[tuple[int, int], ...]]:
         """About `length` characters from the turn on with most matching words, and their marks."""
-        start, end = self._best_line(length)[0], len(self.text)
+        start, end = self._best_line(), len(self.text)
         if end - start > length:
             cut = self.text.rfind(" ", start, start + length)
             end = cut if cut > start else start + length
@@ -151,15 +151,15 @@ class Hit:
         )
         return before + shown + (" …" if end < len(self.text) else ""), marks
 
-    def _best_line(self, length: int = EXCERPT) -> tuple[int, int]:
-        """Where the line begins after which most words match, and how many do."""
-        starts = [0, *(place + 1 for place, c in enumerate(self.text) if c == "\n")]
+    def _best_line(self) -> int:
+        """Where the line with a matching word begins from which on most words match."""
+        starts = {self.text.rfind("\n", 0, place) + 1 for place, _ in self.marks}
 
         def matching(start: int) -> int:
-            found = {self.text[a:b].lower() for a, b in self.marks if start <= a < start + length}
-            return len(found)
+            near = (mark for mark in self.marks if start <= mark[0] < start + EXCERPT)
+            return len({self.text[a:b].lower() for a, b in near})
 
-        return max(((start, matching(start)) for start in starts), key=lambda x: (x[1], -x[0]))
+        return max(starts, key=lambda start: (matching(start), -start), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,7 @@ def _within(seconds: float | None, work: Callable[[], Vector]) -> Vector:
 
 
 def _hit(row: Any) -> Hit:
-    text, marks = _marks(row.marked)
+    text = row.chunk_text.replace(MARK, "").replace(UNMARK, "")
     return Hit(
         recording_id=row.recording_id,
         chunk_index=row.chunk_index,
@@ -306,20 +306,20 @@ def _hit(row: Any) -> Hit:
         similarity=None if row.similarity is None else float(row.similarity),
         word_score=None if row.word_score is None else float(row.word_score),
         matched_words=tuple(row.matched_words),
-        marks=marks,
+        marks=_marks(row.marked),
         turns=turns_of(row),
     )
 
 
-def _marks(marked: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Takes the marks out of a text; gives it and the places that were marked."""
-    text, marks = "", []
+def _marks(marked: str) -> tuple[tuple[int, int], ...]:
+    """The places that are marked, in the text without the marks."""
+    length, marks = 0, []
     for number, piece in enumerate(marked.split(MARK)):
         word, _, rest = piece.partition(UNMARK) if number else ("", "", piece)
         if number:
-            marks.append((len(text), len(text) + len(word)))
-        text += word + rest
-    return text, tuple(marks)
+            marks.append((length, length + len(word)))
+        length += len(word) + len(rest)
+    return tuple(marks)
 
 
 def _with_context(connection: Connection, hit: Hit, context: int) -> Hit:

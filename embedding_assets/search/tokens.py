@@ -45,12 +45,12 @@ def add_token(database: Database, name: str, reader: str, *, may_import: bool = 
     token = PREFIX + secrets.token_urlsafe(32)
 
     with database.transaction() as connection:
-        if any(each.name == name for each in sql.tokens(connection)):
-            raise InvalidInputError(
-                f"there is a token {name}: choose another name, or revoke that one first"
-            )
-        sql.add_token(
+        added = sql.add_token(
             connection, name=name, token_hash=_hash(token), reader=reader, may_import=may_import
+        )
+    if added is None:
+        raise InvalidInputError(
+            f"there is a token {name}: choose another name, or revoke that one first"
         )
     return token
 
@@ -75,7 +75,7 @@ def token_of(database: Database, token: str) -> Token | None:
 
 
 def has_tokens(database: Database) -> bool:
-    """Whether any was given out."""
+    """Whether any was ever given out, also if all were revoked."""
     with database.transaction() as connection:
         return bool(sql.has_tokens(connection))
 

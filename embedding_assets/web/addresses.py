@@ -66,7 +66,10 @@ def call_address(recording_id: str) -> str:
 
 def own_address(text: str) -> str:
     """An address of this server, whatever a link says."""
-    parts = urlsplit(text.replace("\\", "/"))
+    try:
+        parts = urlsplit(text.replace("\\", "/"))
+    except ValueError:
+        return "/"
     is_ours = text.startswith("/") and not parts.scheme and not parts.netloc and text.isprintable()
     return text if is_ours and not text.startswith("//") else "/"
 

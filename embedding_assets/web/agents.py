@@ -1,7 +1,6 @@
 """Search for agents: the tools of a server of the Model Context Protocol (MCP)."""
 
 import contextlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import date
 from importlib.metadata import version
@@ -10,9 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -28,12 +28,13 @@ from embedding_assets.web import models
 from embedding_assets.web.problems import NotFoundError, problem_of
 from embedding_assets.web.readers import Who
 from embedding_assets.web.rendering import clock
-from embedding_assets.web.service import MOST_CHARACTERS, Service
+from embedding_assets.web.service import MOST_CHARACTERS, Service, disconnected
 
 T = TypeVar("T")
 
-MOST_TOKENS = 7000
+MOST_TOKENS = 6000
 """Of an answer, as this project counts tokens; other models' counts differ by some per cent."""
+TITLE_CHARACTERS, NAME_CHARACTERS, MOST_SPEAKERS = 200, 60, 20
 PIECE_CHARACTERS = 4000  # of a long turn, so that it can be read on from its middle
 SEARCHED = 40  # hits, of which as many are shown as an answer holds
 OPEN, CLOSE = "<transcript>", "</transcript>"
@@ -91,6 +92,7 @@ class KnownCall(BaseModel):
     minutes: int | None
     platform: str | None
     speakers: list[str]
+    further_speakers: int = Field(description="How many spoke beside these.")
     link: str | None
 
 
@@ -122,15 +124,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
         service: answers.
         ask: runs what a tool does for whoever calls it, of whom the context knows.
     """
-    server: MCPServer[Any] = MCPServer(
-        "embedding-assets",
-        title="Recorded calls",
-        instructions=INSTRUCTIONS,
-        version=version("embedding-assets"),
-        log_level="WARNING",
-    )
 
-    @server.tool(title="Search calls", annotations=READS)
     async def search_calls(  # noqa: PLR0917  (the protocol names each)
         question: Annotated[
             str,
@@ -168,7 +162,6 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
         found: Found = await ask(ctx, work)
         return found
 
-    @server.tool(title="List calls", annotations=READS)
     async def list_calls(  # noqa: PLR0917  (the protocol names each)
         ctx: Context[Any, Any],
         people: People = [],  # noqa: B006
@@ -199,7 +192,6 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
         listed: CallList = await ask(ctx, work)
         return listed
 
-    @server.tool(title="Get a call", annotations=READS)
     async def get_call(recording_id: CallId, ctx: Context[Any, Any]) -> KnownCall:
         """Tell what is known of one call: title, date, length, who spoke, link."""
 
@@ -210,7 +202,6 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
         known: KnownCall = await ask(ctx, work)
         return known
 
-    @server.tool(title="Get a transcript", annotations=READS)
     async def get_transcript(
         recording_id: CallId,
         ctx: Context[Any, Any],
@@ -239,7 +230,30 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
         part: TranscriptPart = await ask(ctx, work)
         return part
 
-    return server
+    tools: dict[str, Callable[..., Any]] = {
+        "Search calls": search_calls,
+        "List calls": list_calls,
+        "Get a call": get_call,
+        "Get a transcript": get_transcript,
+    }
+    return MCPServer(
+        "embedding-assets",
+        title="Recorded calls",
+        instructions=INSTRUCTIONS,
+        version=version("embedding-assets"),
+        log_level="WARNING",
+        tools=[_strict(function, title) for title, function in tools.items()],
+    )
+
+
+def _strict(function: Callable[..., Any], title: str) -> Tool:
+    """A tool that refuses what it does not know: a misspelt filter must not narrow nothing."""
+    tool = Tool.from_function(function, title=title, annotations=READS)
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    tool.parameters["additionalProperties"] = False
+    return tool
 
 
 class OverHttp:
@@ -249,8 +263,8 @@ class OverHttp:
         self._service = service
 
         async def ask(ctx: Any, work: Callable[[Database, Who], T]) -> T:
-            who: Who = ctx.request_context.request.state.who
-            return await _asked(service, who, work)
+            request: Request = ctx.request_context.request
+            return await _asked(service, request.state.who, work, lambda: disconnected(request))
 
         self._server = build_server(service, ask)
         # Hosts and origins are checked before, for all that is served here.
@@ -286,23 +300,47 @@ def over_stdio(service: Service, who: Who) -> MCPServer[Any]:
     return build_server(service, ask)
 
 
-async def _asked(service: Service, who: Who, work: Callable[[Database, Who], T]) -> T:
+async def _asked(
+    service: Service,
+    who: Who,
+    work: Callable[[Database, Who], T],
+    gone: Callable[[], Awaitable[None]] | None = None,
+) -> T:
     try:
-        return await service.pool.run(lambda database: work(database, who))
+        return await service.pool.run(lambda database: work(database, who), gone)
     except EmbeddingAssetsError as error:
         document, _ = problem_of(error)
         raise ToolError(f"{document['title']}: {document['detail']}") from None
+
+
+def _clipped(text: str | None, most: int) -> str | None:
+    """A name or a title in one line, without what steers or hides, and not longer than that."""
+    if text is None:
+        return None
+    shown = _in_one_line(text)
+    return shown if len(shown) <= most else shown[:most] + "…"
+
+
+def _in_one_line(text: str) -> str:
+    """Nothing in it looks like a line of its own, or like a mark."""
+    plain = "".join(c if c.isprintable() else " " for c in text.replace("<", "‹"))
+    return " ".join(plain.split())
 
 
 def _filters(
     *, people: list[str], speakers: list[str], title: str, since: date | None,
     before: date | None, recordings: list[str] | None = None,
 ) -> Filters:  # fmt: skip
-    narrowed = models.Narrowed(
-        person=people, speaker=speakers, title=title, recording=recordings or [],
-        since=None if since is None else since.isoformat(),
-        until=None if before is None else before.isoformat(),
-    )  # fmt: skip
+    try:
+        narrowed = models.Narrowed(
+            person=people, speaker=speakers, title=title, recording=recordings or [],
+            since=None if since is None else since.isoformat(),
+            until=None if before is None else before.isoformat(),
+        )  # fmt: skip
+    except ValidationError as error:
+        # Without the values: the log would show them.
+        place = error.errors(include_input=False)[0]["loc"][0]
+        raise ToolError(f"the filter {place} is not of its form") from None
     return narrowed.filters()
 
 
@@ -315,11 +353,12 @@ def _known(call: calls.Call | None) -> calls.Call:
 def _call(call: calls.Call) -> KnownCall:
     return KnownCall(
         recording_id=call.recording_id,
-        title=call.title,
+        title=_clipped(call.title, TITLE_CHARACTERS),
         date=_date(call.recorded_at),
         minutes=None if call.duration_seconds is None else round(call.duration_seconds / 60),
         platform=call.source_platform,
-        speakers=list(call.speakers[:50]),
+        speakers=[_clipped(each, NAME_CHARACTERS) or "" for each in call.speakers[:MOST_SPEAKERS]],
+        further_speakers=max(0, len(call.speakers) - MOST_SPEAKERS),
         link=call.link,
     )
 
@@ -328,9 +367,9 @@ def _passage(passage: Passage) -> FoundPassage:
     hit, turn = passage.hit, passage.hit.turn
     return FoundPassage(
         recording_id=hit.recording_id,
-        title=hit.title,
+        title=_clipped(hit.title, TITLE_CHARACTERS),
         date=_date(hit.recorded_at),
-        speaker=turn.speaker,
+        speaker=_clipped(turn.speaker, NAME_CHARACTERS),
         time=clock(hit.said_at),
         position=turn.position,
         link=hit.link,
@@ -361,7 +400,7 @@ def _part(call: calls.Call, turns: list[calls.Said], position: int, offset: int)
             break
     return TranscriptPart(
         recording_id=call.recording_id,
-        title=call.title,
+        title=_clipped(call.title, TITLE_CHARACTERS),
         date=_date(call.recorded_at),
         link=link_at(call.url, turns[0].start_seconds if turns else None),
         text=fenced(lines),
@@ -370,14 +409,14 @@ def _part(call: calls.Call, turns: list[calls.Said], position: int, offset: int)
 
 
 def fenced(lines: Iterable[str]) -> str:
-    """What was said, between marks that nothing in it can end."""
-    said = re.sub(r"<(?=/?\s*transcript)", "‹", "\n".join(lines), flags=re.IGNORECASE)
-    return f"{OPEN}\n{said}\n{CLOSE}"
+    """What was said, between marks that nothing in it can end: no `<` is left in the lines."""
+    return "\n".join([OPEN, *map(_in_one_line, lines), CLOSE])
 
 
 def _line(turn: calls.Said) -> str:
     time = f"[{clock(turn.start_seconds)}] " if turn.start_seconds is not None else ""
-    return f"{time}{turn.speaker or 'somebody'}: {turn.text.strip()}"
+    who = _clipped(turn.speaker, NAME_CHARACTERS) or "somebody"
+    return f"{time}{who}: {turn.text}"
 
 
 def _fitting(answers: list[Any]) -> list[Any]:

@@ -1,13 +1,19 @@
 """The JSON API: search, calls, transcripts, and what recorders and programs bring."""
 
+import logging
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from pydantic import ValidationError
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.errors import InvalidInputError
+from embedding_assets.engine.errors import (
+    EmbeddingAssetsError,
+    InvalidInputError,
+    TransientError,
+)
 from embedding_assets.recorders.importing import import_meeting
 from embedding_assets.recorders.webhooks import FathomWebhook, Receipt
 from embedding_assets.search import calls
@@ -24,7 +30,7 @@ from embedding_assets.web.problems import (
 from embedding_assets.web.readers import Who
 from embedding_assets.web.service import Service
 
-T = TypeVar("T")
+log = logging.getLogger("embedding_assets.web")
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -39,6 +45,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "The database or the model is away, or too many ask at once.",
         504: "The database took too long.",
     }.items()
+}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": models.Meeting.model_json_schema()}},
+    }
 }
 NO_CALL = "there is no such call, or it is not yours to see"
 
@@ -141,8 +153,9 @@ def _add_reading(router: APIRouter, service: Service) -> None:
 def _add_receiving(
     router: APIRouter, service: Service, webhooks: Callable[[str], FathomWebhook | None]
 ) -> None:
-    @router.post("/api/import/meeting", tags=["receiving"])
-    async def import_one(request: Request, body: models.Meeting) -> models.Imported:
+    # Who asks is known before a body is read: it may be long.
+    @router.post("/api/import/meeting", tags=["receiving"], openapi_extra=BODY)
+    async def import_one(request: Request) -> models.Imported:
         """Stores a call of a recorder that has no format here. Again, it changes nothing."""
         who = await service.who(request)
         # A cookie comes along with whatever a page asks for; a header does not.
@@ -150,19 +163,11 @@ def _add_receiving(
             raise ForbiddenError(
                 "this token may not import: make one with `embedding-assets token add --may-import`"
             )
-        importer = who.reader if who.reader and "@" in who.reader else None
-        report = await service.source_pool.run(
-            lambda database: import_meeting(
-                database, body.source, body.external_id, body.meeting, importer=importer
-            )
-        )
-        if report.rejected:
-            raise InvalidInputError("; ".join(str(each) for each in report.rejected))
-        return models.Imported(
-            recording_id=next(iter(report.recording_ids), None),
-            outcome="imported" if report.imported else "unchanged",
-            notices=[str(notice) for notice in report.notices],
-        )
+        # A page of another site can send other types without asking.
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise InvalidInputError("the Content-Type must be application/json")
+        async with service.body(request) as body:
+            return await service.source_pool.run(lambda database: _import(database, who, body))
 
     @router.post("/webhooks/fathom/{key}", tags=["receiving"])
     async def fathom(request: Request, key: str) -> models.Received:
@@ -170,11 +175,11 @@ def _add_receiving(
         webhook = webhooks(key)
         if webhook is None:
             raise NotFoundError("no such webhook: FATHOM_WEBHOOK_SECRETS names no secret for it")
-        body = await request.body()
         headers = dict(request.headers)
-        delivery = await service.source_pool.run(
-            lambda database: webhook.receive(database, headers, body)
-        )
+        async with service.body(request) as body:
+            delivery = await service.source_pool.run(
+                lambda database: webhook.receive(database, headers, body)
+            )
         if delivery.receipt is Receipt.UNSIGNED:
             raise UnauthorizedError("not signed by the secret of this webhook, or not now")
         if delivery.receipt is Receipt.UNREADABLE:
@@ -193,7 +198,11 @@ def _add_probes(router: APIRouter, service: Service) -> None:
     @router.get("/readyz", tags=["probes"])
     async def readyz() -> models.Status:
         """Says that it can search: the database is there, with the schema that it needs."""
-        await service.pool.run(lambda database: database.check_schema())
+        try:
+            await service.pool.run(lambda database: database.check_schema())
+        except EmbeddingAssetsError as error:
+            log.warning("%s", error)
+            raise TransientError("it cannot search now; the log says why") from None
         return models.Status(status="ready")
 
     @router.get(
@@ -204,8 +213,34 @@ def _add_probes(router: APIRouter, service: Service) -> None:
     )
     async def prometheus(request: Request) -> Response:
         """Shows figures for Prometheus."""
-        text = await service.answer(request, lambda database, _: metrics.text(database))
+        text = await service.answer(
+            request, lambda database, _: metrics.text(database), is_slow=True
+        )
         return Response(text, media_type=CONTENT_TYPE)
+
+
+def _import(database: Database, who: Who, body: bytes) -> models.Imported:
+    try:
+        given = models.Meeting.model_validate_json(body)
+    except ValidationError as error:
+        # Without the values: they are what was said.
+        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidInputError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+    report = import_meeting(
+        database,
+        given.source,
+        given.external_id,
+        given.meeting,
+        importer=None if who.is_anonymous else who.reader,
+    )
+    if report.rejected:
+        raise InvalidInputError("; ".join(str(each) for each in report.rejected))
+    return models.Imported(
+        recording_id=next(iter(report.recording_ids), None),
+        outcome="imported" if report.imported else "unchanged",
+        notices=[str(notice) for notice in report.notices],
+    )
 
 
 def _id(recording_id: str) -> str:

@@ -1,5 +1,6 @@
 """One application of pages, API and MCP, and the server that runs it."""
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -22,11 +23,10 @@ from embedding_assets.engine.errors import (
 )
 from embedding_assets.recorders.webhooks import FathomWebhooks
 from embedding_assets.search.tokens import has_tokens
-from embedding_assets.server.connections import application_url, open_database, source_url
+from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
 from embedding_assets.web import agents, api, pages, signing_in, status
 from embedding_assets.web.guard import LOOPBACK, Guard
-from embedding_assets.web.pool import Pool
 from embedding_assets.web.problems import MEDIA_TYPE, NotFoundError, problem_of
 from embedding_assets.web.readers import Doors, Readers, networks
 from embedding_assets.web.rendering import Pages
@@ -36,7 +36,6 @@ from embedding_assets.wiring import build_embedder, fathom_webhooks
 log = logging.getLogger("embedding_assets.web")
 
 STATIC = Path(__file__).parent / "static"
-SOURCE_CONNECTIONS = 2  # for what is imported
 MACHINES = ("/api/", "/webhooks/", "/mcp", "/healthz", "/readyz", "/metrics")
 """Paths whose errors are documents; elsewhere they are pages."""
 
@@ -55,9 +54,11 @@ def build_app(service: Service, hosts: set[str], webhooks: FathomWebhooks) -> Fa
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.warm_up()
-        async with mcp.running():
-            yield
-        service.close()
+        try:
+            async with mcp.running():
+                yield
+        finally:
+            await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="Embedding Assets",
@@ -73,7 +74,8 @@ def build_app(service: Service, hosts: set[str], webhooks: FathomWebhooks) -> Fa
     app.include_router(signing_in.routes(service, shown))
     app.include_router(status.routes(service, shown))
     app.mount("/static", StaticFiles(directory=STATIC))
-    app.router.routes.append(Route("/mcp", endpoint=mcp))
+    # No session is kept, so that nothing is ever sent by itself, which is what GET would wait for.
+    app.router.routes.append(Route("/mcp", endpoint=mcp, methods=["POST"]))
     _add_errors(app, shown)
     app.add_middleware(Guard, hosts=hosts)
     return app
@@ -135,13 +137,13 @@ def prepare(
     is_local = host in LOOPBACK
     hosts = {name for name in settings.serve_hosts.lower().split() if name}
     doors = Doors(
-        allows_anonymous=is_local and settings.serve_proxy_header is None,
+        allows_anonymous=is_local and not hosts and settings.serve_proxy_header is None,
         proxy_header=settings.serve_proxy_header,
         proxies=networks(settings.serve_trusted_proxies),
         requests_per_minute=settings.serve_requests_per_minute,
     )
     webhooks = fathom_webhooks(settings)
-    embedder = build_embedder(settings)
+    embedder = build_embedder(settings, is_for_search=True)
     with open_database(settings) as database:
         if not is_local and doors.proxy_header is None and not has_tokens(database):
             raise ConfigurationError(
@@ -153,13 +155,7 @@ def prepare(
             f"SERVE_HOSTS is not set: name the hosts by which {host} is reached, such as"
             " calls.example.org"
         )
-    service = Service(
-        settings,
-        embedder,
-        Pool(application_url(settings), settings.serve_connections),
-        Pool(source_url(settings), SOURCE_CONNECTIONS),
-        Readers(doors),
-    )
+    service = Service(settings, embedder, Readers(doors), connections=settings.serve_connections)
     app = build_app(service, hosts | (set(LOOPBACK) if is_local else set()), webhooks)
     # No access log: its lines hold questions. The guard writes its own.
     config = uvicorn.Config(

@@ -1,5 +1,6 @@
 """What holds for every request and answer: host, origin, size, headers, and a line in the log."""
 
+import ipaddress
 import logging
 import time
 import traceback
@@ -15,8 +16,9 @@ from embedding_assets.web.problems import MEDIA_TYPE, ForbiddenError, TooLargeEr
 log = logging.getLogger("embedding_assets.web")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-MOST_BYTES = 32 * 1024 * 1024  # of a body: a long call with its words is some 5 MB
-PROBES = ("/healthz", "/readyz", "/metrics")  # are asked by address, not by name
+MOST_BYTES = 16 * 1024 * 1024  # of a body: a long call with its words is some 5 MB
+PROBES = ("/healthz", "/readyz")  # are asked by any name, and tell nothing
+FIGURES = "/metrics"  # is often asked by address
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
@@ -25,7 +27,9 @@ POLICY = (
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",  # a question in the address is nobody else's business
+    # A question in the address is no other site's business. (With `no-referrer`, browsers would
+    # send forms from an origin `null`.)
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
@@ -41,7 +45,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str]) -> None:
         self.app = app
-        self.hosts = {host.lower() for host in hosts}
+        # Of an IPv6 address, every part is the host's; elsewhere a colon is before the port.
+        self.hosts = {host.lower() if host.count(":") > 1 else _name(host) for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or refuses it."""
@@ -70,23 +75,21 @@ class Guard:
                 ]
             await send(message)
 
+        is_head = scope["method"] == "HEAD"
+
+        async def answer_to_head(message: Message) -> None:
+            body = {"body": b""} if message["type"] == "http.response.body" else {}
+            await answer({**message, **body})
+
         try:
             self._check(scope["path"], headers)
-            await self.app(scope, _bounded(receive), answer)
-        except EmbeddingAssetsError as error:
-            if status:
-                raise
-            document, extra = problem_of(error)
-            refusal = JSONResponse(document, document["status"], extra, MEDIA_TYPE)
-            await refusal(scope, receive, answer)
+            asked = {**scope, "method": "GET"} if is_head else scope
+            await self.app(asked, _bounded(receive), answer_to_head if is_head else answer)
         except Exception as error:
             if status:
                 raise
-            # Without the error's text, which may quote what was said.
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            log.error("%s at %s\n%s", type(error).__name__, _place(scope), frames)  # noqa: TRY400
-            document, _ = problem_of(EmbeddingAssetsError("it failed here; the log says where"))
-            refusal = JSONResponse(document, 500, None, MEDIA_TYPE)
+            document, extra = problem_of(_told(error, scope))
+            refusal = JSONResponse(document, document["status"], extra, MEDIA_TYPE)
             await refusal(scope, receive, answer)
         finally:
             # Never the query: a question is private.
@@ -97,16 +100,27 @@ class Guard:
 
     def _check(self, path: str, headers: dict[str, str]) -> None:
         host = _name(headers.get("host", ""))
-        if host not in self.hosts and path not in PROBES:
+        is_watched = path in PROBES or (path == FIGURES and _is_address(host))
+        if host not in self.hosts and not is_watched:
             raise ForbiddenError(
                 "this host name is not known here: add it to SERVE_HOSTS, or use one of those"
             )
         origin = headers.get("origin")
-        if origin is not None and _name(urlsplit(origin).netloc) not in self.hosts:
+        if origin is not None and _name(origin.partition("://")[2]) not in self.hosts:
             raise ForbiddenError("a page of another site may not ask here")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MOST_BYTES:
             raise TooLargeError(f"the body has more than {MOST_BYTES:,} bytes")
+
+
+def _told(error: Exception, scope: Scope) -> EmbeddingAssetsError:
+    """What the client is told; of an error that nobody foresaw, the log says where it was."""
+    if isinstance(error, EmbeddingAssetsError):
+        return error
+    # Without its text, which may quote what was said.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s at %s\n%s", type(error).__name__, _place(scope), frames)
+    return EmbeddingAssetsError("it failed here; the log says where")
 
 
 def _place(scope: Scope) -> str:
@@ -121,6 +135,14 @@ def _name(netloc: str) -> str:
         return (urlsplit(f"//{netloc}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -1,9 +1,8 @@
 """Answers one agent on this machine, over standard input and output."""
 
-from embedding_assets.server.connections import application_url, open_database, source_url
+from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
 from embedding_assets.web.agents import over_stdio
-from embedding_assets.web.pool import Pool
 from embedding_assets.web.readers import Doors, Readers, Who
 from embedding_assets.web.service import Service
 from embedding_assets.wiring import build_embedder
@@ -21,16 +20,11 @@ def answer_agent(settings: Settings, reader: str | None) -> None:
     Raises:
         ConfigurationError: a setting is wrong or missing.
     """
-    embedder = build_embedder(settings)
+    embedder = build_embedder(settings, is_for_search=True)
     with open_database(settings):
         pass  # starts the embedded server, and says what is wrong before the agent waits
-    service = Service(
-        settings,
-        embedder,
-        Pool(application_url(settings), CONNECTIONS),
-        Pool(source_url(settings), 1),
-        Readers(Doors(allows_anonymous=False)),
-    )
+    readers = Readers(Doors(allows_anonymous=False))
+    service = Service(settings, embedder, readers, connections=CONNECTIONS)
     service.warm_up()
     try:
         over_stdio(service, Who("this machine", reader)).run("stdio")

@@ -1,7 +1,5 @@
 """Figures for Prometheus: of the whole system, counted when asked for, and of this server."""
 
-import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -12,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from embedding_assets.engine.database import Database
 from embedding_assets.health.numbers import Figures, figures
+from embedding_assets.web.fresh import Fresh
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 FRESH_SECONDS = 15.0  # counting the queue takes a while; two that scrape share one count
@@ -37,8 +36,7 @@ class Metrics:
     """What /metrics shows."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counted: tuple[float, bytes] | None = None
+        self._system = Fresh(FRESH_SECONDS, _counted)
 
     def text(self, database: Database) -> bytes:
         """The figures in Prometheus's text format.
@@ -46,13 +44,13 @@ class Metrics:
         Raises:
             EmbeddingAssetsError: the database cannot be read.
         """
-        with self._lock:
-            if self._counted is None or time.monotonic() - self._counted[0] > FRESH_SECONDS:
-                system = CollectorRegistry()
-                system.register(_System(figures(database, LATELY)))
-                self._counted = time.monotonic(), generate_latest(system)
-            counted = self._counted[1]
-        return counted + generate_latest(OWN)
+        return self._system.of(database) + generate_latest(OWN)
+
+
+def _counted(database: Database) -> bytes:
+    system = CollectorRegistry()
+    system.register(_System(figures(database, LATELY)))
+    return generate_latest(system)
 
 
 class _System(Collector):

@@ -1,12 +1,12 @@
 """What the JSON API takes and gives."""
 
 import base64
-import binascii
 import json
+import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from embedding_assets.engine.errors import InvalidInputError
 from embedding_assets.search import calls
@@ -17,7 +17,9 @@ MOST_VALUES = 50  # of one filter
 
 
 def _moment(value: Any) -> Any:
-    """A date is its first moment."""
+    """A date is its first moment; a number is no date, though pydantic takes it for seconds."""
+    if isinstance(value, int | float) or re.fullmatch(r"\s*[-+]?[0-9.]*\s*", str(value)):
+        raise ValueError("write a date such as 2026-01-31")
     if isinstance(value, str) and len(value) == len("2026-01-31"):
         try:
             return datetime.combine(date.fromisoformat(value), datetime.min.time(), UTC)
@@ -44,6 +46,7 @@ Moment = Annotated[
     BeforeValidator(_moment, json_schema_input_type=date | datetime),
     AfterValidator(_in_utc),
 ]
+_CURSOR: TypeAdapter[tuple[Moment | None, Word]] = TypeAdapter(tuple[Moment | None, Word])
 Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
@@ -275,7 +278,7 @@ def place_of(cursor: str | None) -> tuple[datetime | None, str] | None:
     if not cursor:
         return None
     try:
-        at, recording_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return None if at is None else _in_utc(datetime.fromisoformat(at)), _storable(recording_id)
-    except (ValueError, TypeError, binascii.Error, RecursionError):
+        at, recording_id = _CURSOR.validate_json(base64.urlsafe_b64decode(cursor.encode()))
+    except ValueError:
         raise InvalidInputError("cursor: this is none that a page gave as its next") from None
+    return at, recording_id

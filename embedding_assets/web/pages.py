@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -117,8 +116,7 @@ class _Shown:
             if turn.start_seconds is not None and turn.start_seconds <= seconds
         ]
         anchor = f"#p{began[-1]}" if began else ""
-        question = f"?{urlencode({'q': asked.question})}" if asked.question else ""
-        return f"{call_address(self.call.recording_id)}{question}{anchor}"
+        return asked.address(call_address(self.call.recording_id)) + anchor
 
 
 def _read_call(

@@ -1,22 +1,26 @@
 """Who asks, and whether they have asked too often."""
 
 import ipaddress
+import logging
 import threading
 import time
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
 
 from embedding_assets.engine.database import Database
-from embedding_assets.engine.errors import ConfigurationError
+from embedding_assets.engine.errors import ConfigurationError, TransientError
 from embedding_assets.engine.pace import MINUTE, Bucket
 from embedding_assets.search.access import NOBODY
 from embedding_assets.search.tokens import has_tokens, token_of
 from embedding_assets.web.problems import TooManyError, UnauthorizedError
 
+log = logging.getLogger("embedding_assets.web")
+
 COOKIE = "embedding_assets_token"
+# Without tokens somebody on this machine may ask, and nobody who comes through a proxy on it.
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 MOST_REMEMBERED = 10_000  # readers whose pace is kept
 LONGEST_NAME = 320  # characters: the longest e-mail address
 
@@ -85,8 +89,14 @@ class Readers:
         Raises:
             UnauthorizedError: nobody who may ask.
             TooManyError: they have asked too often.
+            TransientError: it cannot be known now.
         """
-        who = self._who(database, headers, peer)
+        try:
+            who = self._who(database, headers, peer)
+        except (ConfigurationError, TransientError) as error:
+            # A stranger learns nothing of the installation.
+            log.warning("%s", error)
+            raise TransientError("the database is not available") from None
         if not who.is_anonymous:
             self._count(who)
         return who
@@ -102,12 +112,6 @@ class Readers:
             raise UnauthorizedError("the token is not known: it was revoked, or never given")
         return Who(found.name, found.reader, found.may_import)
 
-    def came_encrypted(self, request: Request) -> bool:
-        """Whether the browser's connection is encrypted, as far as can be known."""
-        peer = request.client.host if request.client else None
-        told = request.headers.get("x-forwarded-proto") if self._is_proxy(peer) else None
-        return (told or request.url.scheme) == "https"
-
     def _who(self, database: Database, headers: Headers, peer: str | None) -> Who:
         given = given_token(headers)
         if given:
@@ -120,7 +124,8 @@ class Readers:
             if len(named) > 1 or not 0 < len(reader) <= LONGEST_NAME or not reader.isprintable():
                 raise UnauthorizedError(f"{header} names nobody, or more than one reader")
             return Who(f"proxy:{reader}", reader)
-        if not self.doors.allows_anonymous or has_tokens(database):
+        came_through_a_proxy = any(name in headers for name in FORWARDED)
+        if not self.doors.allows_anonymous or came_through_a_proxy or has_tokens(database):
             raise UnauthorizedError(
                 "a token is needed: send `Authorization: Bearer …` with one that"
                 " `embedding-assets token add` gave"

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from embedding_assets.web.addresses import own_address
+from embedding_assets.web.guard import LOOPBACK
 from embedding_assets.web.problems import UnauthorizedError
 from embedding_assets.web.readers import COOKIE
 from embedding_assets.web.rendering import Pages
@@ -37,7 +38,7 @@ def routes(service: Service, pages: Pages) -> APIRouter:
         except UnauthorizedError as error:
             return pages.show("sign_in.html", status=401, who=None, error=str(error), next=place)
         answer = RedirectResponse(place, 303)
-        is_secure = service.readers.came_encrypted(request)
+        is_secure = request.url.hostname not in LOOPBACK
         answer.set_cookie(
             COOKIE, token.strip(), max_age=COOKIE_SECONDS, httponly=True, samesite="lax",
             secure=is_secure,

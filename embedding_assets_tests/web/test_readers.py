@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_with_tokens_nobody_is_served_without_one(serving: Serving, database: Da
     token = add_token(database, "ann-laptop", ANN)
     with serving() as place, httpx.Client(base_url=place) as client:
         for path in ("/api/search?q=walrus", "/api/recordings", "/metrics", "/mcp"):
-            refused = client.get(path)
+            refused = client.request("POST" if path == "/mcp" else "GET", path)
             assert refused.status_code == 401, path
             assert refused.headers["www-authenticate"].startswith("Bearer")
             assert "embedding-assets token add" in refused.json()["detail"]
@@ -156,17 +157,74 @@ def test_signing_in_leads_back_and_signing_out_ends_it(
         assert client.get("/").status_code == 303
 
 
-def test_the_cookie_is_kept_from_unencrypted_connections_behind_a_proxy_that_encrypts(
+def test_the_cookie_is_kept_from_unencrypted_connections_to_other_machines(
     serving: Serving, database: Database
 ) -> None:
     token = add_token(database, "ann", ANN)
-    with serving() as place:
-        https = {"x-forwarded-proto": "https"}
-        there = httpx.post(f"{place}/sign-in", data={"token": token}, headers=https)
-        assert "secure" in there.headers["set-cookie"].lower()
-    with serving(serve_trusted_proxies="10.0.0.1") as place:
-        there = httpx.post(f"{place}/sign-in", data={"token": token}, headers=https)
+    with serving(serve_hosts="calls.example.org") as place:
+        there = httpx.post(f"{place}/sign-in", data={"token": token})
         assert "secure" not in there.headers["set-cookie"].lower()
+        by_name = {"host": "calls.example.org"}
+        there = httpx.post(f"{place}/sign-in", data={"token": token}, headers=by_name)
+        assert "secure" in there.headers["set-cookie"].lower()
+
+
+def test_who_comes_through_a_proxy_without_tokens_is_not_taken_for_somebody_on_this_machine(
+    serving: Serving, database: Database
+) -> None:
+    with serving() as place:
+        assert httpx.get(f"{place}/api/recordings").status_code == 200
+        for name in ("x-forwarded-for", "forwarded", "via", "x-real-ip"):
+            asked = httpx.get(f"{place}/api/recordings", headers={name: "203.0.113.9"})
+            assert asked.status_code == 401, name
+    with serving(serve_hosts="calls.example.org") as place:
+        assert httpx.get(f"{place}/api/recordings").status_code == 401
+
+
+def test_who_may_import_gets_at_no_call_that_is_here_and_not_theirs(
+    serving: Serving, database: Database
+) -> None:
+    turn_on(database, AccessPolicy())
+    eve = bearer(add_token(database, "eve", "eve@example.org", may_import=True))
+    bob = bearer(add_token(database, "bob", BOB, may_import=True))
+    body = {
+        "source": "tests",
+        "external_id": "import",
+        "meeting": {
+            "title": "Mine",
+            "recorded_by": {"email": "eve@example.org"},
+            "segments": [{"speaker": "x", "text": "hello"}],
+        },
+    }
+    with serving() as place, httpx.Client(base_url=place) as client:
+        refused = client.post("/api/import/meeting", json=body, headers=eve)
+        assert refused.status_code == 422
+        assert "no reader of the call" in refused.json()["detail"]
+        for path in ("", "/transcript"):
+            asked = client.get(f"/api/recordings/tests-import{path}", headers=eve)
+            assert asked.status_code == 404
+        assert client.post("/api/import/meeting", json=body, headers=bob).status_code == 200
+        # What one brings, one may bring again.
+        own = {**body, "external_id": "new"}
+        outcomes = [
+            client.post("/api/import/meeting", json=own, headers=eve).json()["outcome"]
+            for _ in range(2)
+        ]
+        assert outcomes == ["imported", "unchanged"]
+
+
+def test_a_body_is_not_read_from_who_may_not_bring_it(serving: Serving, database: Database) -> None:
+    add_token(database, "ann", ANN)
+
+    with serving() as place:
+        host, _, port = place.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as client:
+            # The body that is announced never comes.
+            client.sendall(
+                f"POST /api/import/meeting HTTP/1.1\r\nHost: {host}:{port}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 9000000\r\n\r\n".encode()
+            )
+            assert client.recv(100).startswith(b"HTTP/1.1 401")
 
 
 def test_a_token_imports_only_if_it_may_and_its_reader_sees_what_it_brought(
@@ -227,17 +285,22 @@ def test_each_token_has_a_pace_of_its_own(serving: Serving, database: Database) 
         assert client.get("/api/recordings", headers=bearer(second)).status_code == 200
 
 
-def test_other_hosts_and_other_sites_are_refused(serving: Serving) -> None:
-    with serving(serve_hosts="calls.example.org") as place:
+def test_other_hosts_and_other_sites_are_refused(serving: Serving, database: Database) -> None:
+    token = bearer(add_token(database, "ann", ANN))
+    with serving(serve_hosts="calls.example.org:8443") as place:
         port = place.rpartition(":")[2]
         for host in ("127.0.0.1", f"localhost:{port}", f"[::1]:{port}", "CALLS.example.org"):
-            assert httpx.get(f"{place}/api/recordings", headers={"host": host}).status_code == 200
+            known = {"host": host, **token}
+            assert httpx.get(f"{place}/api/recordings", headers=known).status_code == 200
         for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
             for path in ("/", "/api/recordings", "/mcp", "/static/page.css"):
                 refused = httpx.get(f"{place}{path}", headers={"host": host})
                 assert refused.status_code in {400, 403}, (host, path)
         assert httpx.get(f"{place}/healthz", headers={"host": "10.1.2.3"}).status_code == 200
-        for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example"):
+        assert httpx.get(f"{place}/metrics", headers={"host": "evil.example"}).status_code == 403
+        by_address = {"host": "10.1.2.3:9090", **token}
+        assert httpx.get(f"{place}/metrics", headers=by_address).status_code == 200
+        for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example", "http://["):
             for path in ("/api/import/meeting", "/sign-in", "/mcp"):
                 refused = httpx.post(f"{place}{path}", headers={"origin": origin}, json={})
                 assert refused.status_code == 403, (origin, path)

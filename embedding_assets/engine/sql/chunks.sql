@@ -12,7 +12,8 @@ DELETE FROM transcript_chunks WHERE recording_id = :recording_id;
 -- The words of the chunks that this transaction published, in every language that is kept.
 INSERT INTO chunk_words (language, recording_id, chunk_index, words)
 SELECT kept.language, chunks.recording_id, chunks.chunk_index,
-       to_tsvector(kept.language::regconfig, chunks.chunk_text)
+       -- What looks like a tag would hide the words in it, and after some all that follow.
+       to_tsvector(kept.language::regconfig, translate(chunks.chunk_text, '<>', '  '))
 FROM transcript_chunks AS chunks CROSS JOIN search_languages AS kept
 WHERE chunks.recording_id = :recording_id;
 
@@ -46,9 +47,13 @@ CROSS JOIN LATERAL jsonb_to_record(turns::jsonb) AS turn (
     offsets integer[], positions integer[], seconds real[], speakers integer[]);
 
 -- name: cut_otherwise(cut_as)
--- Published recordings whose chunks were cut with other sizes than these, or with unknown ones.
+-- Published recordings whose chunks were cut with other sizes than these, or with unknown ones, or
+-- by a version that did not note where turns begin.
 SELECT recordings.recording_id, recordings.chunk_count, coalesce(queued.token_count, 0) AS token_count
 FROM published_recordings AS recordings
 LEFT JOIN embedding_queue AS queued USING (recording_id)
 WHERE recordings.cut_as IS DISTINCT FROM :cut_as
+   OR EXISTS (SELECT FROM transcript_chunks AS chunks
+              WHERE chunks.recording_id = recordings.recording_id AND chunks.chunk_index = 0
+                AND chunks.turn_offsets IS NULL)
 ORDER BY recordings.recording_id;

@@ -9,8 +9,8 @@ down_revision = "0010"
 
 _HERE = Path(__file__).parent
 
-# No default and no check of old rows: nothing is rewritten or scanned. What is published already
-# says that it was cut otherwise, so that `embedding-assets rechunk` adds the turns.
+# No default and no check of old rows: the chunks are neither rewritten nor scanned.
+# `embedding-assets rechunk` adds the turns of what is published already.
 TURNS = """
 ALTER TABLE transcript_chunks
     ADD COLUMN repeated integer, -- characters at the start that end the chunk before, too
@@ -24,11 +24,11 @@ ALTER TABLE transcript_chunks ADD CONSTRAINT transcript_chunks_turns CHECK (
     AND cardinality(turn_offsets) = cardinality(turn_speakers)) NOT VALID;
 ALTER TABLE embedding_attempts
     ADD COLUMN refusals integer NOT NULL DEFAULT 0 CHECK (refusals >= 0); -- among the requests
-UPDATE published_recordings SET cut_as = NULL WHERE cut_as IS NOT NULL;
 """
 
 UNDO = """
 DROP FUNCTION newest_recordings(jsonb, timestamptz, text, integer);
+DROP FUNCTION may_change_call(text, text);
 DROP FUNCTION token_of(bytea);
 DROP FUNCTION has_tokens();
 DROP FUNCTION access_is_on();

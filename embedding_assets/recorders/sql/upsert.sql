@@ -22,6 +22,14 @@ WHERE (calls.title, calls.recorded_at, calls.duration, calls.url, calls.recorded
        coalesce(excluded.recorded_by_name, calls.recorded_by_name),
        coalesce(excluded.recorded_by_email, calls.recorded_by_email), excluded.source_platform);
 
+-- name: is_here(recording_id)$
+-- Whether there is such a call.
+SELECT EXISTS (SELECT FROM fathom_calls WHERE recording_id::text = :recording_id);
+
+-- name: may_change_call(recording_id, reader)$
+-- Whether a reader may bring a call that is here already.
+SELECT may_change_call(:recording_id, :reader);
+
 -- name: fill_owner(recording_id, owner)!
 -- Makes whoever recorded the call its owner, where nobody is and the column takes an address.
 UPDATE fathom_calls AS calls SET user_id = :owner

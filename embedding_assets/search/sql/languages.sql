@@ -21,7 +21,7 @@ WITH missing AS (
     LIMIT :limit
 ), stored AS (
     INSERT INTO chunk_words (language, recording_id, chunk_index, words)
-    SELECT :language, recording_id, chunk_index, to_tsvector(:language::regconfig, chunk_text)
+    SELECT :language, recording_id, chunk_index, to_tsvector(:language::regconfig, translate(chunk_text, '<>', '  '))
     FROM missing
     ON CONFLICT DO NOTHING
     RETURNING 1

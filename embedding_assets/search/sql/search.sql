@@ -1,8 +1,8 @@
 -- name: answer(question, query, mode, filters, limit, per_recording)
--- The hits of a search, with the words that matched between two characters of the private use area,
--- which are taken out of the text before.
+-- The hits of a search. In `marked` the words that matched stand between two characters of the private
+-- use area, which are taken out of the text before, and spaces in place of what looks like a tag.
 SELECT hit.*, chunk.*, ts_headline(
-           live.language::regconfig, translate(hit.chunk_text, U&'\E000\E001', ''),
+           live.language::regconfig, translate(hit.chunk_text, U&'<>\E000\E001', '  '),
            coalesce((SELECT string_agg(lexeme_query(word)::text, ' | ')::tsquery
                      FROM unnest(hit.matched_words) AS word), ''::tsquery),
            U&'StartSel=\E000, StopSel=\E001, HighlightAll=true') AS marked

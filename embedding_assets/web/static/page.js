@@ -6,8 +6,13 @@ const form = document.getElementById("search");
 const box = document.getElementById("q");
 const results = document.getElementById("results");
 const said = document.getElementById("said");
+const clear = document.getElementById("clear");
 
 let timer, asking;
+
+function filters() {
+  return [...form.querySelectorAll(".fields input, .fields select")];
+}
 
 function address(path) {
   const given = new URLSearchParams();
@@ -23,6 +28,7 @@ async function ask() {
   if (asking) asking.abort(); // the server ends that search, too
   const mine = (asking = new AbortController());
   const place = address("/");
+  clear.hidden = !filters().some((field) => field.value);
   results.setAttribute("aria-busy", "true");
   try {
     const answer = await fetch(address("/results"), { signal: mine.signal });
@@ -51,7 +57,14 @@ if (form) {
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    if (matchMedia("(hover: none)").matches) box.blur(); // its keyboard hides the hits
     ask();
+  });
+  clear.addEventListener("click", (event) => {
+    event.preventDefault(); // its address has the question that the page was opened with
+    for (const field of filters()) field.value = "";
+    ask();
+    box.focus();
   });
 }
 
@@ -85,11 +98,16 @@ document.addEventListener("keydown", (event) => {
   } else if (form && event.key === "Escape" && !typing) {
     box.focus();
   } else if (!typing && (event.key === "n" || event.key === "p")) {
-    const places = [...document.querySelectorAll(".transcript .answers")];
+    const turns = [...document.querySelectorAll(".transcript > li")];
+    const at = turns.findIndex((turn) => turn.matches(":target"));
+    const places = turns.filter((turn) => turn.matches(".answers"));
     if (!places.length) return;
-    const at = places.indexOf(document.activeElement);
-    const next = at < 0 ? 0 : (at + (event.key === "n" ? 1 : -1) + places.length) % places.length;
-    places[next].focus();
-    places[next].scrollIntoView({ block: "center" });
+    const isAfter = (turn) => turns.indexOf(turn) > at;
+    const isBefore = (turn) => turns.indexOf(turn) < at;
+    const next =
+      event.key === "n"
+        ? places.find(isAfter) || places[0]
+        : places.findLast(isBefore) || places.at(-1);
+    location.replace(`#${next.id}`); // scrolls, focuses, and can be sent to somebody
   }
 });
