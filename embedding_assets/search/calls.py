@@ -158,7 +158,8 @@ def _repeated(rows: Sequence[Any]) -> list[int]:
         else:  # an older version did not say
             most = min(len(before.chunk_text), len(row.chunk_text), LONGEST_REPEATED)
             ends = (n for n in range(most, 0, -1) if before.chunk_text.endswith(row.chunk_text[:n]))
-            found.append(next(ends, 0))
+            end = next(ends, 0)
+            found.append(end + (end > 0 and row.chunk_text[end : end + 1] == "\n"))
     return found
 
 
