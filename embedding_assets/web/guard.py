@@ -18,6 +18,7 @@ log = logging.getLogger("embedding_assets.web")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_BYTES = 16 * 1024 * 1024  # of a body: a long call with its words is some 5 MB
 PROBES = ("/healthz", "/readyz")  # are asked by any name, and tell nothing
+STATIC = "/static/"
 FIGURES = "/metrics"  # is often asked by address
 
 POLICY = (
@@ -58,6 +59,8 @@ class Guard:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
+        is_static = scope["path"].startswith(STATIC)
+        said = {**HEADERS, "cache-control": "no-cache"} if is_static else HEADERS
         status = 0
 
         async def answer(message: Message) -> None:
@@ -69,7 +72,7 @@ class Guard:
                     *message["headers"],
                     *(
                         (name.encode(), value.encode())
-                        for name, value in HEADERS.items()
+                        for name, value in said.items()
                         if name.encode() not in given
                     ),
                 ]
@@ -92,8 +95,10 @@ class Guard:
             refusal = JSONResponse(document, document["status"], extra, MEDIA_TYPE)
             await refusal(scope, receive, answer)
         finally:
+            is_dull = status < 400 and (is_static or scope["path"] in PROBES)
             # Never the query: a question is private.
-            log.info(
+            log.log(
+                logging.DEBUG if is_dull else logging.INFO,
                 "%s %s %s %d ms", scope["method"], _place(scope), status,
                 (time.monotonic() - started) * 1000,
             )  # fmt: skip
