@@ -1,7 +1,7 @@
 """Search for agents: the tools of a server of the Model Context Protocol (MCP)."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,32 +12,36 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import EmbeddingAssetsError
-from embedding_assets.engine.tokens import count
 from embedding_assets.search import calls
 from embedding_assets.search.access import reading
-from embedding_assets.search.links import link_at
-from embedding_assets.search.passages import Passage, passages
+from embedding_assets.search.passages import passages
 from embedding_assets.search.search import Filters, Mode
 from embedding_assets.web import models
+from embedding_assets.web.agent_answers import (
+    CLOSE,
+    OPEN,
+    CallList,
+    Found,
+    KnownCall,
+    TranscriptPart,
+    call_told,
+    fitting,
+    part_told,
+    passage_told,
+)
 from embedding_assets.web.problems import NotFoundError, problem_of
 from embedding_assets.web.readers import Who
-from embedding_assets.web.rendering import clock
 from embedding_assets.web.service import MOST_CHARACTERS, Service, disconnected
 
 T = TypeVar("T")
 
-MOST_TOKENS = 6000
-"""Of an answer, as this project counts tokens; other models' counts differ by some per cent."""
-TITLE_CHARACTERS, NAME_CHARACTERS, MOST_SPEAKERS = 200, 60, 20
-PIECE_CHARACTERS = 4000  # of a long turn, so that it can be read on from its middle
 SEARCHED = 40  # hits, of which as many are shown as an answer holds
-OPEN, CLOSE = "<transcript>", "</transcript>"
 
 INSTRUCTIONS = f"""\
 Finds what was said in a company's recorded calls.
@@ -60,58 +64,6 @@ Names = Annotated[list[str], Field(max_length=20, description="Speakers' names; 
 Title = Annotated[str, Field(max_length=500, description="Words of the call's title.")]
 Day = Annotated[date | None, Field(description="A day such as 2026-01-31, UTC.")]
 CallId = Annotated[str, Field(max_length=500, description="recording_id of a call.")]
-
-
-class FoundPassage(BaseModel):
-    """A passage that answers, with what to cite it by."""
-
-    recording_id: str
-    title: str | None
-    date: str
-    speaker: str | None = Field(description="Who says what matches best.")
-    time: str = Field(description="When, from the call's start.")
-    position: int = Field(description="Where; get_transcript reads on from there.")
-    link: str | None = Field(description="Opens the recording there.")
-    text: str
-
-
-class Found(BaseModel):
-    """Passages, best first."""
-
-    passages: list[FoundPassage]
-    left_out: int = Field(description="Further hits that did not fit: ask more narrowly.")
-    notice: str | None
-
-
-class KnownCall(BaseModel):
-    """A call."""
-
-    recording_id: str
-    title: str | None
-    date: str
-    minutes: int | None
-    platform: str | None
-    speakers: list[str]
-    further_speakers: int = Field(description="How many spoke beside these.")
-    link: str | None
-
-
-class CallList(BaseModel):
-    """Calls, the newest first."""
-
-    calls: list[KnownCall]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the calls after these.")
-
-
-class TranscriptPart(BaseModel):
-    """A part of a call."""
-
-    recording_id: str
-    title: str | None
-    date: str
-    link: str | None = Field(description="Opens the recording where the part begins.")
-    text: str
-    next_start: str | None = Field(description="Give it as `start` to read on; null at the end.")
 
 
 Ask = Callable[[Any, Callable[[Database, Who], Any]], Awaitable[Any]]
@@ -155,8 +107,8 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
                 per_recording=SEARCHED,
             )  # fmt: skip
             with reading(database, who.reader, service.seconds) as connection:
-                told = [_passage(each) for each in passages(connection, answer.hits, 1)]
-            shown = _fitting(told)
+                told = [passage_told(each) for each in passages(connection, answer.hits, 1)]
+            shown = fitting(told)
             return Found(passages=shown, left_out=len(told) - len(shown), notice=answer.notice)
 
         found: Found = await ask(ctx, work)
@@ -182,7 +134,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
                 found = calls.calls(
                     connection, filters, limit=limit + 1, before=models.place_of(cursor)
                 )
-            shown = _fitting([_call(call) for call in found[:limit]])
+            shown = fitting([call_told(call) for call in found[:limit]])
             has_more = len(found) > len(shown)
             return CallList(
                 calls=shown,
@@ -197,7 +149,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
 
         def work(database: Database, who: Who) -> KnownCall:
             with reading(database, who.reader, service.seconds) as connection:
-                return _call(_known(calls.call(connection, recording_id)))
+                return call_told(_known(calls.call(connection, recording_id)))
 
         known: KnownCall = await ask(ctx, work)
         return known
@@ -225,7 +177,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
             with reading(database, who.reader, service.seconds) as connection:
                 call = _known(calls.call(connection, recording_id))
                 turns = calls.transcript(connection, recording_id, window=window) or []
-            return _part(call, turns, int(position), int(offset or 0))
+            return part_told(call, turns, int(position), int(offset or 0))
 
         part: TranscriptPart = await ask(ctx, work)
         return part
@@ -277,11 +229,7 @@ class OverHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request of the protocol."""
         request = Request(scope)
-        peer = request.client.host if request.client else None
-        who = await self._service.pool.run(
-            lambda database: self._service.readers.who(database, request.headers, peer)
-        )
-        scope.setdefault("state", {})["who"] = who
+        scope.setdefault("state", {})["who"] = await self._service.who(request)
         await self._app(scope, receive, send)
 
     @contextlib.asynccontextmanager
@@ -313,20 +261,6 @@ async def _asked(
         raise ToolError(f"{document['title']}: {document['detail']}") from None
 
 
-def _clipped(text: str | None, most: int) -> str | None:
-    """A name or a title in one line, without what steers or hides, and not longer than that."""
-    if text is None:
-        return None
-    shown = _in_one_line(text)
-    return shown if len(shown) <= most else shown[:most] + "…"
-
-
-def _in_one_line(text: str) -> str:
-    """Nothing in it looks like a line of its own, or like a mark."""
-    plain = "".join(c if c.isprintable() else " " for c in text.replace("<", "‹"))
-    return " ".join(plain.split())
-
-
 def _filters(
     *, people: list[str], speakers: list[str], title: str, since: date | None,
     before: date | None, recordings: list[str] | None = None,
@@ -348,87 +282,3 @@ def _known(call: calls.Call | None) -> calls.Call:
     if call is None:
         raise NotFoundError("there is no such call, or it is not yours to see")
     return call
-
-
-def _call(call: calls.Call) -> KnownCall:
-    return KnownCall(
-        recording_id=call.recording_id,
-        title=_clipped(call.title, TITLE_CHARACTERS),
-        date=_date(call.recorded_at),
-        minutes=None if call.duration_seconds is None else round(call.duration_seconds / 60),
-        platform=call.source_platform,
-        speakers=[_clipped(each, NAME_CHARACTERS) or "" for each in call.speakers[:MOST_SPEAKERS]],
-        further_speakers=max(0, len(call.speakers) - MOST_SPEAKERS),
-        link=call.link,
-    )
-
-
-def _passage(passage: Passage) -> FoundPassage:
-    hit, turn = passage.hit, passage.hit.turn
-    return FoundPassage(
-        recording_id=hit.recording_id,
-        title=_clipped(hit.title, TITLE_CHARACTERS),
-        date=_date(hit.recorded_at),
-        speaker=_clipped(turn.speaker, NAME_CHARACTERS),
-        time=clock(hit.said_at),
-        position=turn.position,
-        link=hit.link,
-        text=fenced(map(_line, passage.turns)),
-    )
-
-
-def _part(call: calls.Call, turns: list[calls.Said], position: int, offset: int) -> TranscriptPart:
-    """As many turns as an answer holds; a long one is cut, and goes on with the next part."""
-    lines: list[str] = []
-    room = MOST_TOKENS
-    next_start = None
-    for turn in turns:
-        begin = offset if turn.position == position else 0
-        while begin < len(turn.text) and next_start is None:
-            piece = calls.Said(
-                turn.position, turn.speaker, turn.start_seconds,
-                turn.text[begin : begin + PIECE_CHARACTERS],
-            )  # fmt: skip
-            line = _line(piece)
-            room -= count(line) + 2
-            if room < 0 and lines:
-                next_start = f"{turn.position}+{begin}" if begin else f"{turn.position}"
-            else:
-                lines.append(line)
-                begin += PIECE_CHARACTERS
-        if next_start is not None:
-            break
-    return TranscriptPart(
-        recording_id=call.recording_id,
-        title=_clipped(call.title, TITLE_CHARACTERS),
-        date=_date(call.recorded_at),
-        link=link_at(call.url, turns[0].start_seconds if turns else None),
-        text=fenced(lines),
-        next_start=next_start,
-    )
-
-
-def fenced(lines: Iterable[str]) -> str:
-    """What was said, between marks that nothing in it can end: no `<` is left in the lines."""
-    return "\n".join([OPEN, *map(_in_one_line, lines), CLOSE])
-
-
-def _line(turn: calls.Said) -> str:
-    time = f"[{clock(turn.start_seconds)}] " if turn.start_seconds is not None else ""
-    who = _clipped(turn.speaker, NAME_CHARACTERS) or "somebody"
-    return f"{time}{who}: {turn.text}"
-
-
-def _fitting(answers: list[Any]) -> list[Any]:
-    """The first of them that an answer holds, but one at least."""
-    room, shown = MOST_TOKENS, 0
-    for each in answers:
-        room -= count(each.model_dump_json()) + 20
-        if room < 0 and shown:
-            break
-        shown += 1
-    return answers[:shown]
-
-
-def _date(moment: Any) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d}"

@@ -14,7 +14,7 @@ from mcp import Client, StdioServerParameters
 
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.tokens import count
-from embedding_assets.web.agents import fenced
+from embedding_assets.web.agent_answers import fenced
 from embedding_assets_tests.calls import DIMENSIONS, Embed, add_call
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.web.conftest import CALLS, Serving
