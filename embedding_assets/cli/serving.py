@@ -1,6 +1,8 @@
 """Commands that serve search to browsers, programs and agents, and say who may use it."""
 
+import contextlib
 import json
+import sys
 
 import click
 from rich.table import Table
@@ -25,7 +27,9 @@ def serve(host: str, port: int) -> None:
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("embedding_assets.web").setLevel(logging.INFO)
-    prepare(Settings(), host, port, lambda place: out.print(f"search: {place}")).run()
+    server = prepare(Settings(), host, port, lambda place: out.print(f"search: {place}"))
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is ended
+        server.run()
 
 
 @click.command()
@@ -37,6 +41,8 @@ def mcp(reader: str | None) -> None:
     """
     from embedding_assets.web.local import answer_agent  # noqa: PLC0415
 
+    if sys.stdin.isatty():
+        err.print("this waits for an agent's messages: see docs/serving.md; Ctrl-C ends it")
     answer_agent(Settings(), reader)
 
 
@@ -54,11 +60,15 @@ def token() -> None:
 def add(name: str, reader: str, may_import: bool) -> None:
     """Make a token and print it, this once. NAME says who or what has it, such as ann-laptop."""
     from embedding_assets.search.access import access_is_on  # noqa: PLC0415
-    from embedding_assets.search.tokens import add_token  # noqa: PLC0415
+    from embedding_assets.search.tokens import add_token, has_tokens  # noqa: PLC0415
     from embedding_assets.server.connections import open_owner_database  # noqa: PLC0415
 
     with open_owner_database(Settings()) as database:
+        is_first = not has_tokens(database)
         made = add_token(database, name, reader, may_import=may_import)
+        err.print("keep it: it is shown this once")
+        if is_first:
+            err.print("from now on nobody is served without a token, on this machine neither")
         if not access_is_on(database):
             err.print(
                 "access is off: this token sees every call, until `embedding-assets access on`",
@@ -71,13 +81,16 @@ def add(name: str, reader: str, may_import: bool) -> None:
 @as_json_option
 def list_(as_json: bool) -> None:
     """List the tokens; what they are is not kept, only their hashes."""
-    from embedding_assets.search.tokens import tokens  # noqa: PLC0415
+    from embedding_assets.search.tokens import has_tokens, tokens  # noqa: PLC0415
     from embedding_assets.server.connections import open_owner_database  # noqa: PLC0415
 
     with open_owner_database(Settings()) as database:
-        found = tokens(database)
+        found, were_some = tokens(database), has_tokens(database)
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in found], indent=2, default=str))
+        return
+    if not found and were_some:
+        out.print("all tokens are revoked: nobody is served until `embedding-assets token add`")
         return
     if not found:
         out.print("no tokens: whoever reaches `embedding-assets serve` on this machine may ask")

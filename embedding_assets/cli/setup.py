@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,8 @@ def dev(host: str, port: int, search_port: int) -> None:
     from embedding_assets.server.installation import dagster_environment, install  # noqa: PLC0415
 
     settings = Settings()
+    _require_free(host, port, "--port")
+    _require_free("127.0.0.1", search_port, "--search-port")
     installed = install(settings)
     # From the home, where there is no .env that would win over this environment.
     os.chdir(installed.home)
@@ -83,6 +86,16 @@ def dev(host: str, port: int, search_port: int) -> None:
     environment.pop("DAGSTER_MODULE_NAME", None)  # of an activated .venv: beside -w it is an error
     search = [str(command.with_name("embedding-assets")), "serve", "--port", str(search_port)]
     sys.exit(_run_beside(arguments, search, environment))
+
+
+def _require_free(host: str, port: int, option: str) -> None:
+    """Raises ConfigurationError if another program listens there."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        raise ConfigurationError(
+            f"port {port} is taken: choose another with `embedding-assets dev {option}`"
+        ) from None
 
 
 def _run_beside(command: list[str], beside: list[str], environment: dict[str, str]) -> int:
@@ -127,8 +140,8 @@ def demo() -> None:
     out.print("  . .venv/bin/activate")
     out.print('  embedding-assets search "your question"')
     out.print("  embedding-assets import PATH && embedding-assets run")
-    out.print("  embedding-assets serve      # search in the browser: http://127.0.0.1:8080")
-    out.print("  make dev        # that, and the Dagster UI on http://127.0.0.1:3000")
+    out.print("  embedding-assets serve  # search in the browser: http://127.0.0.1:8080")
+    out.print("  make dev                # that, and the Dagster UI on http://127.0.0.1:3000")
     out.print(f"  embedding-assets stop   # ends the Postgres in {installed.home}")
     if not summary.success:
         raise EmbeddingAssetsError(summary.error or "the run failed")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
@@ -135,7 +136,13 @@ def prepare(
         EmbeddingAssetsError: the database is away.
     """
     is_local = host in LOOPBACK
-    hosts = {name for name in settings.serve_hosts.lower().split() if name}
+    hosts = set(settings.serve_hosts.lower().split())
+    wrong = next((name for name in hosts if set(name) & set("/,*")), None)
+    if wrong is not None:
+        raise ConfigurationError(
+            f"SERVE_HOSTS: {wrong} is no host name; write names such as calls.example.org, with"
+            " spaces between them"
+        )
     doors = Doors(
         allows_anonymous=is_local and not hosts and settings.serve_proxy_header is None,
         proxy_header=settings.serve_proxy_header,
@@ -169,9 +176,12 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
+    except socket.gaierror:
+        raise ConfigurationError(f"--host {host}: this is no address of this machine") from None
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigurationError(
-            f"cannot listen on port {port} of {host} ({error.strerror}): choose another with --port"
+            f"cannot listen on port {port} of {host} ({reason}): choose another with --port"
         ) from None
 
 

@@ -13,6 +13,8 @@ from fastapi import Request
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.errors import EmbeddingAssetsError, TransientError
+from embedding_assets.search import calls
+from embedding_assets.search.access import reading
 from embedding_assets.search.search import Answer, Mode, search
 from embedding_assets.server.connections import application_url, source_url
 from embedding_assets.settings import Settings
@@ -29,6 +31,7 @@ BODIES = 4  # that are held at once
 BODY_SECONDS = 60.0
 # For so long a model that did not answer is not asked again, and words alone are searched at once.
 AWAY_SECONDS = 5.0
+NO_CALLS = "there is no call to search yet, or none that you may see"
 
 
 class Service:
@@ -115,9 +118,16 @@ class Service:
             raise
         SEARCH_SECONDS.labels(str(answer.mode)).observe(time.monotonic() - started)
         if away is not None:
-            return replace(answer, notice=away[1])
-        self._away = (time.monotonic() + AWAY_SECONDS, answer.notice) if answer.notice else None
+            answer = replace(answer, notice=away[1])
+        else:
+            self._away = (time.monotonic() + AWAY_SECONDS, answer.notice) if answer.notice else None
+        if not answer.hits and not self._has_calls(database, who):
+            return replace(answer, notice=NO_CALLS)
         return answer
+
+    def _has_calls(self, database: Database, who: Who) -> bool:
+        with reading(database, who.reader, self.seconds) as connection:
+            return bool(calls.calls(connection, limit=1))
 
     def close(self) -> None:
         """Ends what runs, and closes the connections."""

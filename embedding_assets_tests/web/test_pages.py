@@ -346,7 +346,7 @@ def test_where_nothing_is_found_it_says_what_to_try(visit: Open) -> None:
     page.locator("#results").get_by_role("link", name="Clear the filters").click()
     expect(page.get_by_label("Speaker")).to_have_value("")
     page.goto("/calls?speaker=nobody")
-    expect(page.get_by_text("No call is here with these filters")).to_be_visible()
+    expect(page.get_by_text("No call is left by these filters")).to_be_visible()
     page.goto(f'{PRICE}?q="zyxwv qqqqq"')
     expect(page.get_by_text("Nothing in this call answers")).to_be_visible()
     expect(page.locator(".transcript li")).to_have_count(5)

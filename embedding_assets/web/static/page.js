@@ -85,7 +85,8 @@ function step(list, by) {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   const typing = event.target.matches("input, select, textarea");
-  if (event.key === "/" && !typing && box) {
+  const isEmptyBox = event.target === box && !box.value; // it has the focus from the start
+  if (event.key === "/" && box && (!typing || isEmptyBox)) {
     event.preventDefault();
     box.focus();
     box.select();
