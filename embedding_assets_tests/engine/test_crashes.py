@@ -217,7 +217,9 @@ def test_the_migration_goes_back_and_forth_and_functions_stay_pinned(
     search = [("chunk_similarities",), ("nearest_chunk_vectors",), ("search_transcript_chunks",)]
     names = "follow_owners follow_readers is_limited reader_identities readable_recordings"
     access = [(name,) for name in [*names.split(), "sees_all_calls"]]
-    everything = sorted(tracking + search + access)
+    names = "access_is_on has_tokens may_change_call newest_recordings token_of"
+    serving = [(name,) for name in names.split()]
+    everything = sorted(tracking + search + access + serving)
     assert rows(database, pinned) == everything
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1))
     with engine.begin() as connection:
