@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -71,10 +72,17 @@ def api() -> Iterator[LoopbackAPI]:
 @contextmanager
 def development(checkout: Checkout) -> Iterator[int]:
     """`embedding-assets dev` of this checkout; gives its port, and ends all that it started."""
-    port = _free_port()
+    port, search_port = _free_port(), _free_port()
     with (checkout.folder / "dev.log").open("w") as log:
         process = subprocess.Popen(
-            [str(BIN / "embedding-assets"), "dev", "--port", str(port), "--search-port", "0"],
+            [
+                str(BIN / "embedding-assets"),
+                "dev",
+                "--port",
+                str(port),
+                "--search-port",
+                str(search_port),
+            ],
             cwd=checkout.folder,
             env={**os.environ, "PYTHONPATH": str(checkout.folder), **checkout.environment},
             stdout=log,
@@ -83,6 +91,8 @@ def development(checkout: Checkout) -> Iterator[int]:
         )
         try:
             yield port
+            # It serves the search page beside Dagster's for as long.
+            assert httpx.get(f"http://127.0.0.1:{search_port}/readyz").status_code == 200
         finally:
             _end(process)
 
