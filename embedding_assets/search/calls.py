@@ -112,8 +112,8 @@ def transcript(
     recording_id: str,
     window: Window | None = None,
     marks: Mapping[int, Marks] | None = None,
-) -> list[Said] | None:
-    """What was said in a call, in order; None if there is no such call for this reader.
+) -> tuple[Call, list[Said]] | None:
+    """A call and what was said in it, in order; None if there is no such call for this reader.
 
     Args:
         connection: in a transaction of `access.reading`.
@@ -121,11 +121,12 @@ def transcript(
         window: the part that is wanted; None: all.
         marks: places in chunks, by their index, that are marked in the turns.
     """
-    if call(connection, recording_id) is None:
+    known = call(connection, recording_id)
+    if known is None:
         return None
     part = window or Window()
     rows = list(sql.chunks_of(connection, recording_id=recording_id, **asdict(part)))
-    return part.of(said(rows, marks or {}))
+    return known, part.of(said(rows, marks or {}))
 
 
 def platforms(connection: Connection) -> list[str]:

@@ -35,7 +35,7 @@ from embedding_assets.web.agent_answers import (
     part_told,
     passage_told,
 )
-from embedding_assets.web.problems import NotFoundError, problem_of
+from embedding_assets.web.problems import problem_of, seen
 from embedding_assets.web.readers import Who
 from embedding_assets.web.service import MOST_CHARACTERS, Service, disconnected
 
@@ -135,11 +135,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
                     connection, filters, limit=limit + 1, before=models.place_of(cursor)
                 )
             shown = fitting([call_told(call) for call in found[:limit]])
-            has_more = len(found) > len(shown)
-            return CallList(
-                calls=shown,
-                next_cursor=models.cursor_after(found[len(shown) - 1]) if has_more else None,
-            )
+            return CallList(calls=shown, next_cursor=models.next_cursor(found, len(shown)))
 
         listed: CallList = await ask(ctx, work)
         return listed
@@ -149,7 +145,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
 
         def work(database: Database, who: Who) -> KnownCall:
             with reading(database, who.reader, service.seconds) as connection:
-                return call_told(_known(calls.call(connection, recording_id)))
+                return call_told(seen(calls.call(connection, recording_id)))
 
         known: KnownCall = await ask(ctx, work)
         return known
@@ -175,8 +171,7 @@ def build_server(service: Service, ask: Ask) -> MCPServer[Any]:
 
         def work(database: Database, who: Who) -> TranscriptPart:
             with reading(database, who.reader, service.seconds) as connection:
-                call = _known(calls.call(connection, recording_id))
-                turns = calls.transcript(connection, recording_id, window=window) or []
+                call, turns = seen(calls.transcript(connection, recording_id, window=window))
             return part_told(call, turns, int(position), int(offset or 0))
 
         part: TranscriptPart = await ask(ctx, work)
@@ -276,9 +271,3 @@ def _filters(
         place = error.errors(include_input=False)[0]["loc"][0]
         raise ToolError(f"the filter {place} is not of its form") from None
     return narrowed.filters()
-
-
-def _known(call: calls.Call | None) -> calls.Call:
-    if call is None:
-        raise NotFoundError("there is no such call, or it is not yours to see")
-    return call

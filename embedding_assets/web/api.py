@@ -23,16 +23,18 @@ from embedding_assets.web import models
 from embedding_assets.web.metrics import CONTENT_TYPE, Metrics
 from embedding_assets.web.problems import (
     MEDIA_TYPE,
+    NO_CALL,
     ForbiddenError,
     NotFoundError,
     UnauthorizedError,
+    seen,
 )
 from embedding_assets.web.readers import Who
 from embedding_assets.web.service import Service
 
 log = logging.getLogger("embedding_assets.web")
 
-_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+_SCHEMA = models.Problem.model_json_schema()
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
     for status, description in {
@@ -52,7 +54,6 @@ BODY = {
         "content": {"application/json": {"schema": models.Meeting.model_json_schema()}},
     }
 }
-NO_CALL = "there is no such call, or it is not yours to see"
 
 
 def routes(service: Service, webhooks: Callable[[str], FathomWebhook | None]) -> APIRouter:
@@ -105,10 +106,9 @@ def _add_finding(router: APIRouter, service: Service) -> None:
                 found = calls.calls(
                     connection, query.filters(), limit=query.limit + 1, before=before
                 )
-            page, has_more = found[: query.limit], len(found) > query.limit
             return models.RecordingsPage(
-                recordings=[models.Recording.of(call) for call in page],
-                next_cursor=models.cursor_after(page[-1]) if has_more else None,
+                recordings=[models.Recording.of(call) for call in found[: query.limit]],
+                next_cursor=models.next_cursor(found, query.limit),
             )
 
         return await service.answer(request, work)
@@ -124,9 +124,9 @@ def _add_reading(router: APIRouter, service: Service) -> None:
 
         def work(database: Database, who: Who) -> models.TranscriptPage:
             with reading(database, who.reader, service.seconds) as connection:
-                turns = calls.transcript(connection, _id(recording_id), window=query.window())
-            if turns is None:
-                raise NotFoundError(NO_CALL)
+                _, turns = seen(
+                    calls.transcript(connection, _id(recording_id), window=query.window())
+                )
             after = turns[query.limit].position if len(turns) > query.limit else None
             return models.TranscriptPage(
                 recording_id=recording_id,
@@ -142,10 +142,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
 
         def work(database: Database, who: Who) -> models.Recording:
             with reading(database, who.reader, service.seconds) as connection:
-                call = calls.call(connection, _id(recording_id))
-            if call is None:
-                raise NotFoundError(NO_CALL)
-            return models.Recording.of(call)
+                return models.Recording.of(seen(calls.call(connection, _id(recording_id))))
 
         return await service.answer(request, work)
 

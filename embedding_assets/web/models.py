@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -263,8 +264,11 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] = []
 
 
-def cursor_after(call: calls.Call) -> str:
-    """Where the next page begins."""
+def next_cursor(found: Sequence[calls.Call], shown: int) -> str | None:
+    """Where the next page begins, of calls of which the first were shown; None: nowhere."""
+    if len(found) <= shown:
+        return None
+    call = found[shown - 1]
     at = None if call.recorded_at is None else call.recorded_at.isoformat()
     return base64.urlsafe_b64encode(json.dumps([at, call.recording_id]).encode()).decode()
 

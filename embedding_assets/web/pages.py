@@ -12,7 +12,7 @@ from embedding_assets.search.access import reading
 from embedding_assets.search.search import Answer, Filters
 from embedding_assets.web import models
 from embedding_assets.web.addresses import Asked, call_address, seconds_of
-from embedding_assets.web.problems import NotFoundError
+from embedding_assets.web.problems import NotFoundError, seen
 from embedding_assets.web.readers import Who
 from embedding_assets.web.rendering import Pages
 from embedding_assets.web.service import Service
@@ -70,7 +70,7 @@ def _add_calls(router: APIRouter, service: Service, pages: Pages) -> None:
             with reading(database, who.reader, service.seconds) as connection:
                 found = calls.calls(connection, asked.filters, limit=CALLS + 1, before=before)
                 platforms = calls.platforms(connection)
-            more = models.cursor_after(found[CALLS - 1]) if len(found) > CALLS else None
+            more = models.next_cursor(found, CALLS)
             return pages.show(
                 "calls.html",
                 asked=asked, who=who, calls=found[:CALLS], platforms=platforms, more=more,
@@ -131,8 +131,5 @@ def _read_call(
         )  # fmt: skip
     marks = {hit.chunk_index: hit.marks for hit in answer.hits} if answer else {}
     with reading(database, who.reader, service.seconds) as connection:
-        call = calls.call(connection, recording_id)
-        turns = calls.transcript(connection, recording_id, marks=marks)
-    if call is None or turns is None:
-        raise NotFoundError("there is no such call, or it is not yours to see")
+        call, turns = seen(calls.transcript(connection, recording_id, marks=marks))
     return _Shown(call, turns, answer)

@@ -1,6 +1,6 @@
 """What goes wrong, as HTTP tells it: RFC 9457, problem details."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from embedding_assets.engine.errors import (
     ConfigurationError,
@@ -10,6 +10,8 @@ from embedding_assets.engine.errors import (
     TransientError,
 )
 from embedding_assets.web.pool import BusyError, ClientGoneError
+
+T = TypeVar("T")
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED = 499  # nobody reads it; as nginx logs it
@@ -37,6 +39,20 @@ class TooManyError(EmbeddingAssetsError):
 
 class TooLargeError(EmbeddingAssetsError):
     """The body is longer than is taken."""
+
+
+NO_CALL = "there is no such call, or it is not yours to see"
+
+
+def seen(found: T | None) -> T:
+    """What was found of a call.
+
+    Raises:
+        NotFoundError: nothing, for who asks.
+    """
+    if found is None:
+        raise NotFoundError(NO_CALL)
+    return found
 
 
 STATUS: dict[type[EmbeddingAssetsError], tuple[int, str]] = {

@@ -258,8 +258,9 @@ def test_calls_of_before_are_read_by_the_chunk_until_they_are_cut_again(
     assert migrate(empty_database_url)
     settings = ChunkSettings(target=330, overlap=50, maximum=460)
     with Database(empty_database_url) as database, database.transaction() as connection:
-        turns = transcript(connection, "1")
-        assert turns is not None
+        found = transcript(connection, "1")
+        assert found is not None
+        _, turns = found
         assert [(turn.position, turn.speaker, turn.start_seconds) for turn in turns] == [
             (0, None, 0.0), (1, None, 5.0),
         ]  # fmt: skip

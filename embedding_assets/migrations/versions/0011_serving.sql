@@ -104,5 +104,4 @@ BEGIN
         EXECUTE format('REVOKE EXECUTE ON FUNCTION token_of, has_tokens, access_is_on,'
                        ' may_change_call FROM %s', visitor);
     END LOOP;
-    REVOKE EXECUTE ON FUNCTION may_change_call FROM PUBLIC;
 END $$;
