@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests mostly wait; the tests of a file share servers, so that a file stays in one process.
+AT_ONCE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test test-quick bench lint format clean
@@ -17,10 +19,10 @@ dev: $(READY) ## The Dagster UI on http://127.0.0.1:3000, its daemon, search on 
 	@$(BIN)/embedding-assets dev
 
 test: lint ## Everything CI runs: lint, then all tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(AT_ONCE)
 
 test-quick: lint ## As test, without the tests that take minutes
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest $(AT_ONCE) -m 'not slow'
 
 bench: $(READY) ## Measure speed, growth and cost; half an hour, prints ratios
 	$(BIN)/python -m benchmarks

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.model import Chunk, Segment, Turn
@@ -71,8 +72,7 @@ class ChunkSettings:
         return max(1, 2 * self.target - self.high)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """A turn, or a part of a long turn; a chunk takes it whole."""
 
     segment: Segment
@@ -91,6 +91,10 @@ class _Piece:
         mixed = (self.segment.position * 0x9E3779B1 + self.part * 0x85EBCA6B) & 0xFFFFFFFF
         return self.part > 0, ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
 
+    def cost(self, label_before: str | None) -> int:
+        """Its tokens; the speaker's name precedes it at a chunk's start and at a new speaker."""
+        return self.text_tokens + (self.label_tokens if self.label != label_before else 0)
+
 
 def chunk(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[Chunk]:
     """Chunks in order; every character of every segment's text is in at least one of them.
@@ -102,11 +106,12 @@ def chunk(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[Chun
     overlap: list[_Piece] = []
     body: list[_Piece] = []
     size = 0
-    for piece in _pieces(segments, settings):
+    low, high = settings.low, settings.high
+    for piece in _pieces(segments, low, high):
+        size += piece.cost(body[-1].label if body else None)
         body.append(piece)
-        size += _cost(piece, body[-2] if len(body) > 1 else None)
-        while size > settings.high:
-            cut = _cut(body, settings)
+        while size > high:
+            cut = _cut(body, low, high)
             yield _assemble(index, overlap, body[:cut])
             index += 1
             overlap = _tail(body[:cut], settings.overlap)
@@ -116,44 +121,40 @@ def chunk(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[Chun
         yield _assemble(index, overlap, body)
 
 
-def _cut(body: Sequence[_Piece], settings: ChunkSettings) -> int:
+def _cut(body: Sequence[_Piece], low: int, high: int) -> int:
     """How many of these pieces, which are too many for one chunk, the next chunk takes."""
     best, best_rank = 0, (True, 1 << 32)
-    size, before = 0, None
+    size, label = 0, None
     for taken, piece in enumerate(body):
-        fits = size <= settings.high
-        if taken and fits and size >= settings.low and piece.rank < best_rank:
-            best, best_rank = taken, piece.rank
-        if not fits:
+        if size > high:
             break
+        if taken and size >= low and piece.rank < best_rank:
+            best, best_rank = taken, piece.rank
         last_fitting = taken
-        size += _cost(piece, before)
-        before = piece
+        size += piece.cost(label)
+        label = piece.label
     return best or max(1, last_fitting)
 
 
-def _cost(piece: _Piece, before: _Piece | None) -> int:
-    return piece.text_tokens + (piece.label_tokens if _is_labelled(piece, before) else 0)
-
-
 def _size(pieces: Sequence[_Piece]) -> int:
-    return sum(_cost(piece, before) for piece, before in zip(pieces, [None, *pieces], strict=False))
-
-
-def _is_labelled(piece: _Piece, before: _Piece | None) -> bool:
-    """Whether the speaker's name precedes the piece: at a chunk's start, and at a new speaker."""
-    return before is None or piece.label != before.label
+    size, label = 0, None
+    for piece in pieces:
+        size += piece.cost(label)
+        label = piece.label
+    return size
 
 
 def _tail(body: Sequence[_Piece], overlap: int) -> list[_Piece]:
     """What the next chunk repeats of this one: whole pieces, then whole sentences."""
     tail: list[_Piece] = []
+    room = overlap
     for piece in reversed(body):
-        room = overlap - sum(each.text_tokens + each.label_tokens for each in tail)
-        if piece.text_tokens + piece.label_tokens > room:
+        tokens = piece.text_tokens + piece.label_tokens
+        if tokens > room:
             ending = _ending(piece, room - piece.label_tokens)
             return [ending, *tail] if ending is not None else tail
         tail.insert(0, piece)
+        room -= tokens
     return tail
 
 
@@ -165,56 +166,60 @@ def _ending(piece: _Piece, room: int) -> _Piece | None:
         if longer > room:
             break
         text, tokens = sentence + text, longer
-    if not text.strip():
-        return None
-    return _Piece(piece.segment, piece.part, text, piece.label, tokens, piece.label_tokens)
+    return piece._replace(text=text, text_tokens=tokens) if text.strip() else None
 
 
 def _assemble(index: int, overlap: Sequence[_Piece], body: Sequence[_Piece]) -> Chunk:
-    pieces = [*overlap, *body]
-    text, tokens, repeated = "", 0, 0
+    texts: list[str] = []
+    length, tokens, repeated = 0, 0, 0
+    segments: list[Segment] = []
     turns: list[Turn] = []
-    before: _Piece | None = None
-    for number, piece in enumerate(pieces):
-        segment = piece.segment
-        is_new = before is None or segment is not before.segment
-        if is_new and before is not None:
-            text += "\n"
-        if is_new:
-            turns.append(Turn(len(text), segment.position, segment.speaker, segment.start_seconds))
+    label = None
+    for number, piece in enumerate([*overlap, *body]):
+        segment, text = piece.segment, piece.text
+        if not segments or segment is not segments[-1]:
+            if segments:
+                texts.append("\n")
+                length += 1
+            segments.append(segment)
+            turns.append(Turn(length, segment.position, segment.speaker, segment.start_seconds))
         if number == len(overlap):
-            repeated = len(text)
-        text += (piece.label if _is_labelled(piece, before) else "") + piece.text
-        tokens += _cost(piece, before)
-        before = piece
-    segments = list({piece.segment.position: piece.segment for piece in pieces}.values())
+            repeated = length
+        if piece.label != label:
+            text = piece.label + text
+        texts.append(text)
+        length += len(text)
+        tokens += piece.cost(label)
+        label = piece.label
     starts = [s.start_seconds for s in segments if s.start_seconds is not None]
     ends = [s.end_seconds for s in segments if s.end_seconds is not None]
+    whole = "".join(texts)
     return Chunk(
         index=index,
-        text=text,
+        text=whole,
         token_count=tokens,
         speakers=tuple(dict.fromkeys(s.speaker for s in segments if s.speaker)),
         start_seconds=min(starts, default=None),
         end_seconds=max([*starts, *ends], default=None),
         first_position=segments[0].position,
         last_position=segments[-1].position,
-        content_hash=hashlib.sha256(text.encode()).digest(),
+        content_hash=hashlib.sha256(whole.encode()).digest(),
         turns=tuple(turns),
         repeated=repeated,
     )
 
 
-def _pieces(segments: Iterable[Segment], settings: ChunkSettings) -> Iterator[_Piece]:
+def _pieces(segments: Iterable[Segment], low: int, high: int) -> Iterator[_Piece]:
     labels: dict[str | None, tuple[str, int]] = {}
     for segment in segments:
         if not segment.text.strip():
             continue
-        if segment.speaker not in labels:
-            labels[segment.speaker] = _label(segment.speaker, settings.high // 4)
-        label, label_tokens = labels[segment.speaker]
-        limit = settings.high - label_tokens
-        for part, (text, tokens) in enumerate(_parts(segment.text, settings.low, limit)):
+        known = labels.get(segment.speaker)
+        if known is None:
+            known = labels[segment.speaker] = _label(segment.speaker, high // 4)
+        label, label_tokens = known
+        limit = high - label_tokens
+        for part, (text, tokens) in enumerate(_parts(segment.text, low, limit)):
             yield _Piece(segment, part, text, label, tokens, label_tokens)
 
 
@@ -235,12 +240,14 @@ def labels(speaker: str | None) -> Iterator[str]:
         name = name[: len(name) // 2]
 
 
-def _parts(text: str, whole: int, limit: int) -> Iterator[tuple[str, int]]:
+def _parts(text: str, whole: int, limit: int) -> Iterable[tuple[str, int]]:
     """A short turn whole; a long one in sentences, none longer than `limit` tokens."""
     tokens = count(text)
-    if tokens <= min(whole, limit):
-        yield text, tokens
-        return
+    return [(text, tokens)] if tokens <= min(whole, limit) else _shorter(text, limit)
+
+
+def _shorter(text: str, limit: int) -> Iterator[tuple[str, int]]:
+    """Sentences, and groups of words of those that are longer than `limit` tokens."""
     for sentence in _sentences(text):
         tokens = count(sentence)
         if tokens <= limit:

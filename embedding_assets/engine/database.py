@@ -32,7 +32,7 @@ def load_statements(folder: Path) -> Any:
 sql = load_statements(Path(__file__).parent / "sql")
 """The named statements of `engine/sql`."""
 
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0012"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart
@@ -80,6 +80,10 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def another(self) -> "Database":
+        """A connection of its own to the same database, for another thread."""
+        return Database(self._url, application_name=self._application_name)
 
     def close(self) -> None:
         """Closes the connection; the next use opens another."""

@@ -1,35 +1,38 @@
 """The one engine call: claimed recordings in, one outcome for each out, as each is committed.
 
 A recording is claimed, read and chunked (`_start`), waits for the vectors of its texts, and its
-attempt ends (`_end`): published, withdrawn, failed, or lost to another run. A request is packed of
-the texts of many recordings (`_send`), and its answer is stored (`_answered`) or its error decided
-(`_failed`). Answers and errors only change the state of recordings; `_end_those_of` is the one
-place that looks at the state and ends attempts.
+attempt ends (`Endings`): published, withdrawn, failed, or lost to another run. A request is packed
+of the texts of many recordings (`_send`), and its answer is stored (`_answered`) or its error
+decided (`_failed`). Answers and errors only change the state of recordings; `_end_those_of` is the
+one place that looks at the state and ends attempts.
 """
 
+import collections
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
 
 from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.chunking import ChunkSettings
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders import Embedded, Embedder
+from embedding_assets.engine.ending import Endings
 from embedding_assets.engine.errors import (
     BudgetSpentError,
-    ClaimLostError,
     ConfigurationError,
     EmbeddingAssetsError,
     TransientError,
 )
 from embedding_assets.engine.in_flight import InFlight, Lane, Recording, State
-from embedding_assets.engine.outcome import Outcome, Result
+from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.packing import Input, Packer, largest_request
-from embedding_assets.engine.publication import AttemptFigures, fail, give_back, publish, withdraw
-from embedding_assets.engine.queue import Claim, Claims
-from embedding_assets.engine.transcripts import read_transcript, require_sight
+from embedding_assets.engine.publication import AttemptFigures, give_back
+from embedding_assets.engine.queue import Claim, Claims, batch_deadline
+from embedding_assets.engine.transcripts import Transcript, read_transcript, require_sight
 from embedding_assets.engine.vectors import (
     InsertBatch,
     VectorRow,
@@ -52,8 +55,8 @@ STOPPING_SECONDS = 5.0
 class EmbeddingRun:
     """Embeds claimed recordings, packing requests across them, several requests in flight.
 
-    All of the database work happens in the caller's thread, on one connection; only the
-    embedder's calls run in threads.
+    The database's work happens in the caller's thread, but for the ends of attempts, which have a
+    thread and a connection of their own; the embedder's calls run in threads.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class EmbeddingRun:
         self._batches = {each: InsertBatch(insert_batch or each.insert_batch) for each in Lane}
         self._packer = Packer(embedder.limits)
         self._in_flight = InFlight()
+        self._endings = Endings(database.another(), claims.run_id)
         self._requests: dict[Future[Embedded], list[Input]] = {}
         self._model = ModelStanding()
         self._may_claim = True
@@ -114,36 +118,40 @@ class EmbeddingRun:
             yield from self._embed(iter(claimed), pool)
         except ConfigurationError as error:
             reason = error
+            yield from self._all_ended()
             raise
         finally:
             self._embedder.close()
             self._store_what_arrives()
             pool.shutdown(wait=False, cancel_futures=True)
+            self._endings.stop()
+            with contextlib.suppress(EmbeddingAssetsError):  # that one is given back, too
+                collections.deque(self._ended(), maxlen=0)
             self._give_back(reason)
 
     def _embed(
         self, claimed: Iterator[Claim | None], pool: ThreadPoolExecutor
     ) -> Iterator[Outcome]:
         while self._may_claim or self._requests or self._packer:
-            yield from self._take_in(claimed)
+            self._take_in(claimed)
             self._send(pool)
-            if self._requests:
-                done, _ = wait(self._requests, POLL_SECONDS, FIRST_COMPLETED)
-                for future in done:
-                    self._receive(future)
-                    yield from self._end_those_of(self._in_flight)
-            else:
-                yield from self._end_all()
-                if self._must_finish_first:
-                    time.sleep(POLL_SECONDS)
+            if not self._requests:
+                self._end_all()
+            self._receive_next()
+            yield from self._ended()
+            if self._must_finish_first and not self._requests:
+                yield from self._all_ended()
+                time.sleep(POLL_SECONDS)
             self._claims.renew()
             if self._must_pause():
-                return  # all that is unfinished is given back
+                break  # all that is unfinished is given back
             if self._model.is_down:
                 # The recordings whose texts were not sent are given back, at no cost to them.
                 self._may_claim = False
                 self._packer.clear()
-        yield from self._end_all()
+        else:
+            self._end_all()
+        yield from self._all_ended()
 
     def _must_pause(self) -> bool:
         """Whether the server lets nothing leave before this run has to end."""
@@ -162,7 +170,7 @@ class EmbeddingRun:
 
     # A recording comes in.
 
-    def _take_in(self, claimed: Iterator[Claim | None]) -> Iterator[Outcome]:
+    def _take_in(self, claimed: Iterator[Claim | None]) -> None:
         """Claims and reads recordings until enough waits to keep the requests full."""
         self._must_finish_first = False
         while self._may_claim and self._has_room() and not self._must_finish_first:
@@ -179,7 +187,7 @@ class EmbeddingRun:
             if self._over_budget is not None:
                 self._may_claim = False
             elif recording is not None:
-                yield from self._end_those_of([recording])
+                self._end_those_of([recording])
 
     def _has_room(self) -> bool:
         return len(self._in_flight) < MOST_AT_ONCE and not self._packer.is_full
@@ -195,38 +203,43 @@ class EmbeddingRun:
         recording = Recording(claim, lane)
         self._in_flight.add(recording)
         try:
-            recording.transcript = self._database.retrying(
-                lambda c: read_transcript(c, claim.recording_id, self._chunking), snapshot=True
-            )
-            if recording.transcript is None:
-                return recording
-            chunks = {chunk.content_hash: chunk for chunk in recording.transcript.chunks}
-            stored = self._database.retrying(
-                lambda c: stored_hashes(c, self._embedder.model, chunks)
-            )
+            known = self._database.retrying(partial(self._read, claim), snapshot=True)
         except (ConfigurationError, TransientError):
             raise
         except EmbeddingAssetsError as error:  # this recording cannot be read; others can
             recording.failure = error
             return recording
-        if len(chunks) > LARGE_RECORDING:
+        recording.transcript = known.transcript
+        if known.transcript is not None and len(known.transcript.chunks) > LARGE_RECORDING:
             recording.lane = Lane.small_batch
-        missing = sorted(chunks.keys() - stored, key=lambda each: chunks[each].index)
-        planned = {each: self._embedder.planned_tokens(chunks[each].text) for each in missing}
-        model = self._embedder.model
-        if self._waits_for_batches and self._claims.wait_for_batch(claim, model, missing):
+        if known.batch_deadline is not None:
             self._in_flight.remove(recording)
+            self._claims.wait_for_batch(claim, known.batch_deadline)
             return None
+        texts = known.missing
+        planned = {each: self._embedder.planned_tokens(text) for each, text in texts.items()}
         try:
             self._require_budget(sum(planned.values()))
         except BudgetSpentError as error:
             self._in_flight.remove(recording)
             self._over_budget = recording, error
             return None
-        for content_hash in self._in_flight.wait_for(recording, missing):
-            text = chunks[content_hash].text
-            self._packer.add(Input(content_hash, text, planned[content_hash]))
+        for content_hash in self._in_flight.wait_for(recording, texts):
+            self._packer.add(Input(content_hash, texts[content_hash], planned[content_hash]))
         return recording
+
+    def _read(self, claim: Claim, connection: Connection) -> "_Known":
+        """The transcript in chunks, and what is missing of it, as of one moment."""
+        transcript = read_transcript(connection, claim.recording_id, self._chunking)
+        if transcript is None:
+            return _Known(None)
+        model = self._embedder.model
+        texts = {chunk.content_hash: chunk.text for chunk in transcript.chunks}
+        for stored in stored_hashes(connection, model, texts):
+            del texts[stored]
+        waits = self._waits_for_batches
+        deadline = batch_deadline(connection, model, list(texts)) if waits else None
+        return _Known(transcript, texts, deadline)
 
     def _require_budget(self, planned: int) -> None:
         """Holds that a recording of so many planned tokens fits into the budget of the day.
@@ -258,6 +271,19 @@ class EmbeddingRun:
                 return
             future = pool.submit(self._embedder.embed, [item.text for item in inputs])
             self._requests[future] = inputs
+
+    def _receive_next(self) -> None:
+        """Waits for the next answer; where there is no room, also for the next attempt to end."""
+        awaited: list[Future[Any]] = list(self._requests)
+        ending = self._endings.next
+        if ending is not None and not self._has_room():
+            awaited.append(ending)
+        if not awaited:
+            return
+        done, _ = wait(awaited, POLL_SECONDS, FIRST_COMPLETED)
+        for future in done - {ending}:
+            self._receive(future)
+            self._end_those_of(self._in_flight)
 
     def _receive(self, future: Future[Embedded]) -> None:
         inputs = self._requests.pop(future)
@@ -326,20 +352,15 @@ class EmbeddingRun:
 
     # An attempt ends.
 
-    def _end_those_of(
-        self, recordings: Iterable[Recording], *, in_doubt: bool = False
-    ) -> Iterator[Outcome]:
+    def _end_those_of(self, recordings: Iterable[Recording], *, in_doubt: bool = False) -> None:
         """Ends the attempts that wait for nothing; those in doubt only when told to."""
         for recording in recordings:
-            if recording.state is State.WAITING:
+            if recording.state in {State.WAITING, State.ENDING}:
                 continue
             if in_doubt or not self._model.is_in_doubt(recording.failure):
-                outcome = self._end(recording)
-                self._in_flight.remove(recording)  # not before it is written down
-                self._claims.end(recording.claim)
-                yield outcome
+                self._endings.begin(recording, self._figures(recording))
 
-    def _end_all(self) -> Iterator[Outcome]:
+    def _end_all(self) -> None:
         """No request is under way: what was in doubt is the texts' fault, or the configuration's.
 
         Raises:
@@ -347,53 +368,21 @@ class EmbeddingRun:
         """
         if self._model.refuses_everything:
             raise self._model.configuration_error()
-        yield from self._end_those_of(self._in_flight, in_doubt=True)
+        self._end_those_of(self._in_flight, in_doubt=True)
 
-    def _end(self, recording: Recording) -> Outcome:
-        """Ends the attempt in one transaction."""
-        figures, claim, run_id = self._figures(recording), recording.claim, self._claims.run_id
-        try:
-            failure = recording.failure or self._succeed(recording, figures)
-            if failure is None:
-                transcript = recording.transcript
-                if transcript is None:
-                    return Outcome(claim.recording_id, Result.SOURCE_GONE, figures)
-                return Outcome(
-                    claim.recording_id,
-                    Result.PUBLISHED,
-                    figures,
-                    call=transcript.call,
-                    version=transcript.version,
-                )
-            kind, text = failure.kind, str(failure)
-            self._database.retrying(
-                lambda c: fail(c, run_id, claim, figures=figures, kind=kind, error=text)
-            )
-            return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
-        except ClaimLostError as error:
-            if recording.has_spent:
-                self._database.retrying(lambda c: give_back(c, run_id, [(claim, figures)]))
-            return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
+    def _ended(self) -> Iterator[Outcome]:
+        """The outcomes of the attempts that have ended by now."""
+        for recording, outcome in self._endings.ended():
+            self._in_flight.remove(recording)  # not before it is written down
+            self._claims.end(recording.claim)
+            yield outcome
 
-    def _succeed(
-        self, recording: Recording, figures: AttemptFigures
-    ) -> EmbeddingAssetsError | None:
-        """Publishes the recording, or withdraws it; gives what made this one recording fail."""
-
-        def succeed(connection: Connection) -> None:
-            run_id = self._claims.run_id
-            if recording.transcript is None:
-                withdraw(connection, run_id, recording.claim, figures)
-            else:
-                publish(connection, run_id, recording.claim, recording.transcript, figures=figures)
-
-        try:
-            self._database.retrying(succeed)
-        except (ClaimLostError, ConfigurationError, TransientError):
-            raise
-        except EmbeddingAssetsError as error:
-            return error
-        return None
+    def _all_ended(self) -> Iterator[Outcome]:
+        """As `_ended`, and waits for all whose end has begun."""
+        while (ending := self._endings.next) is not None:
+            wait([ending], POLL_SECONDS)
+            self._claims.renew()
+            yield from self._ended()
 
     # The run stops.
 
@@ -439,6 +428,14 @@ class EmbeddingRun:
             self._embedder.price_per_million_tokens,
             self._batches[recording.lane].rows,
         )
+
+
+class _Known(NamedTuple):
+    """What the database knew of a recording when it was claimed."""
+
+    transcript: Transcript | None  # None: its call is gone
+    missing: Mapping[bytes, str] = {}  # the texts without a vector by their hashes, in order
+    batch_deadline: datetime | None = None  # until when a batch is waited for that has one of them
 
 
 def _abandoned() -> TransientError:

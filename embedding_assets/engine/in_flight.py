@@ -32,6 +32,7 @@ class State(StrEnum):
     WAITING = "waiting"  # for the vectors of some of its texts
     COMPLETE = "complete"  # every text has a stored vector: it can be published
     FAILED = "failed"  # and no request under way has a text of it
+    ENDING = "ending"  # its attempt is being written down
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +45,7 @@ class Recording:
     transcript: Transcript | None = None  # None: its call is gone
     waiting: set[bytes] = field(default_factory=set)  # hashes of texts without a stored vector
     failure: EmbeddingAssetsError | None = None
+    is_ending: bool = False
     embedded: int = 0
     requests: int = 0
     refusals: int = 0
@@ -52,7 +54,9 @@ class Recording:
 
     @property
     def state(self) -> State:
-        """Where it stands; its attempt can end unless it is waiting."""
+        """Where it stands; its attempt can end if it is complete or failed."""
+        if self.is_ending:
+            return State.ENDING
         if self.waiting:
             return State.WAITING
         return State.FAILED if self.failure else State.COMPLETE

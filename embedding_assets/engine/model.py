@@ -1,10 +1,10 @@
 """The words of the domain as types: segment, turn, chunk."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One speaker turn as the recorder gives it. Times are seconds from the recording's start."""
 
     position: int
@@ -15,8 +15,7 @@ class Segment:
     speaker_email: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """Where in a chunk's text a segment begins, with its label if it has one there."""
 
     offset: int  # in characters

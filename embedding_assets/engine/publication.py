@@ -54,28 +54,32 @@ def publish(
     if not _hold(connection, run_id, claim):
         return
     hold_live(connection, figures.model)
-    version = current_version(connection, claim.recording_id)
-    sql.withdraw_chunks(connection, recording_id=claim.recording_id)
-    insert_chunks(connection, claim.recording_id, transcript)
-    sql.store_words(connection, recording_id=claim.recording_id)
-    sql.describe_recording(
-        connection,
-        recording_id=claim.recording_id,
-        cut_as=transcript.cut_as,
-        **asdict(transcript.call),
-    )
     hashes = {chunk.content_hash for chunk in transcript.chunks}
-    if hashes - hold_vectors(connection, figures.model, hashes):
+    with connection.pipeline():  # an answer is waited for where one is read
+        sql.withdraw_chunks(connection, recording_id=claim.recording_id)
+        insert_chunks(connection, claim.recording_id, transcript)
+        sql.store_words(connection, recording_id=claim.recording_id)
+        sql.describe_recording(
+            connection,
+            recording_id=claim.recording_id,
+            cut_as=transcript.cut_as,
+            speakers=list({name for chunk in transcript.chunks for name in chunk.speakers}),
+            chunks=len(transcript.chunks),
+            **asdict(transcript.call),
+        )
+        version = current_version(connection, claim.recording_id)
+        sql.complete(
+            connection,
+            recording_id=claim.recording_id,
+            changed=version != transcript.version,
+            version=transcript.version,
+            chunks=len(transcript.chunks),
+            tokens=sum(chunk.token_count for chunk in transcript.chunks),
+        )
+        _record(connection, run_id, claim, figures, outcome="published")
+        held = hold_vectors(connection, figures.model, hashes)
+    if hashes - held:
         raise EmbeddingAssetsError("a vector was swept while its recording was being embedded")
-    sql.complete(
-        connection,
-        recording_id=claim.recording_id,
-        changed=version != transcript.version,
-        version=transcript.version,
-        chunks=len(transcript.chunks),
-        tokens=sum(chunk.token_count for chunk in transcript.chunks),
-    )
-    _record(connection, run_id, claim, figures, outcome="published")
 
 
 def fail(

@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -100,24 +100,18 @@ class Claims:
 
     def end(self, claim: Claim) -> None:
         """Notes that this run holds the recording no longer."""
-        self._held.pop(claim.recording_id, None)
+        # It may be due again, and claimed again, since its attempt was written down.
+        if self._held.get(claim.recording_id) == claim:
+            del self._held[claim.recording_id]
 
-    def wait_for_batch(self, claim: Claim, model: str, hashes: Sequence[bytes]) -> bool:
-        """Gives the recording back until the batch has ended that has texts of it, if one has."""
-
-        def wait(connection: Connection) -> bool:
-            found = sql.in_open_batches(connection, model=model, hashes=list(hashes))
-            until = max((row.deadline for row in found), default=None)
-            if until is not None:
-                sql.wait_for_batch(
-                    connection, recording_id=claim.recording_id, run_id=self.run_id, until=until
-                )
-            return until is not None
-
-        if not hashes or not self._database.retrying(wait):
-            return False
+    def wait_for_batch(self, claim: Claim, until: datetime) -> None:
+        """Gives the recording back until then; no attempt is counted."""
+        self._database.retrying(
+            lambda c: sql.wait_for_batch(
+                c, recording_id=claim.recording_id, run_id=self.run_id, until=until
+            )
+        )
         self.end(claim)
-        return True
 
     def take_over(self, dead_run: str) -> None:
         """Frees what a run holds that is known to have ended, without waiting for its leases."""
@@ -205,6 +199,12 @@ class Claims:
             limit=most_at_once(crashes),
         )
         return _claims(rows)
+
+
+def batch_deadline(connection: Connection, model: str, hashes: Sequence[bytes]) -> datetime | None:
+    """Until when the last batch is waited for that has any of these texts; None: none has."""
+    found = sql.in_open_batches(connection, model=model, hashes=list(hashes)) if hashes else ()
+    return max((row.deadline for row in found), default=None)
 
 
 def _claims(rows: Iterable[Any]) -> list[Claim]:

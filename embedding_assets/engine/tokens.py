@@ -28,10 +28,7 @@ LONGEST_WORD = 100  # characters
 
 def count(text: str) -> int:
     """Tokens in `text`, at least one; the sum over parts is never less than for the whole."""
-    words = _words()
-    if len(words) > REMEMBERED_WORDS:
-        words.clear()
-    pieces = sum(map(words.__getitem__, text.split()))
+    pieces = sum(map(_pieces_of, text.split()))
     size = len(text) if text.isascii() else len(text.encode())
     return max(pieces, size // MAX_BYTES_PER_TOKEN + 1)  # one byte more, for white space
 
@@ -62,12 +59,12 @@ class _Words(dict[str, int]):
     """Word pieces of each word seen so far."""
 
     def __missing__(self, word: str) -> int:
+        if len(self) > REMEMBERED_WORDS:
+            self.clear()
         pieces = len(wordpiece().encode(word, add_special_tokens=False).ids)
         if len(word) <= LONGEST_WORD:
             self[word] = pieces
         return pieces
 
 
-@cache
-def _words() -> _Words:
-    return _Words()
+_pieces_of = _Words().__getitem__

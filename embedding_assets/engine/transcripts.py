@@ -1,9 +1,9 @@
 """Reads a recording's transcript, whole and in one moment, from the recorder's tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from itertools import starmap
 
 from embedding_assets.engine.chunking import ChunkSettings, chunk
 from embedding_assets.engine.database import Connection, sql
@@ -45,7 +45,7 @@ def read_transcript(
     if call is None:
         return None
     rows = sql.segments(connection, recording_id=recording_id)
-    known, segments = Call(**call._asdict()), list(_segments(rows))
+    known, segments = Call(**call._asdict()), list(starmap(Segment, rows))
     if settings.redaction is not None:
         known, segments = _redacted(known, segments, Redactor(settings.redaction))
     return Transcript(
@@ -61,8 +61,7 @@ def _redacted(
 ) -> tuple[Call, list[Segment]]:
     """The call and its segments as they may be embedded and shown; the stored ones stay."""
     said = [
-        replace(
-            each,
+        each._replace(
             text=redactor.redact(each.text),
             # Recorders name whom they do not know by an address or a telephone number.
             speaker=None if each.speaker is None else redactor.redact(each.speaker),
@@ -125,14 +124,3 @@ def is_certainly_gone(connection: Connection, recording_id: str) -> bool:
 def source_ids(connection: Connection) -> set[str]:
     """Ids of all recordings there are, as text."""
     return {row.recording_id for row in sql.source_ids(connection)}
-
-
-def _segments(rows: Iterable[Any]) -> Iterator[Segment]:
-    for row in rows:
-        yield Segment(
-            position=row.position,
-            speaker=row.speaker_name,
-            text=row.text,
-            start_seconds=row.start_seconds,
-            end_seconds=row.end_seconds,
-        )

@@ -140,7 +140,7 @@ def without_forgotten(connection: Connection, recording: Recording) -> Recording
     return replace(
         recording,
         segments=[
-            replace(each, text=INSTEAD, speaker=INSTEAD, speaker_email=None)
+            each._replace(text=INSTEAD, speaker=INSTEAD, speaker_email=None)
             if each.speaker_email in gone or each.speaker in names
             else each
             for each in recording.segments

@@ -1,7 +1,6 @@
 import random
 import re
 import statistics
-from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -82,7 +81,7 @@ def test_no_character_is_lost_and_no_chunk_is_too_long(
 def test_without_overlap_the_chunks_are_the_turns_one_after_the_other(
     segments: list[Segment], sizes: ChunkSettings
 ) -> None:
-    spoken = [replace(segment, speaker=None) for segment in segments]
+    spoken = [segment._replace(speaker=None) for segment in segments]
     together = _squeezed("".join(each.text for each in chunk(spoken, sizes)))
     assert together == _squeezed("".join(segment.text for segment in segments))
 
@@ -145,9 +144,8 @@ def test_an_edit_changes_the_chunks_around_it_only() -> None:
     for _ in range(150):
         position = random_.randrange(len(call))
         edited = list(call)
-        edited[position] = replace(
-            call[position], text=call[position].text + " And one more thing."
-        )
+        more = call[position].text + " And one more thing."
+        edited[position] = call[position]._replace(text=more)
         edits.append(_new(before, list(chunk(edited, sizes))))
         deletions.append(_new(before, list(chunk(call[:position] + call[position + 1 :], sizes))))
     assert len(before) > 100

@@ -13,18 +13,16 @@ DELETE FROM transcript_chunks WHERE recording_id = :recording_id;
 INSERT INTO chunk_words (language, recording_id, chunk_index, words)
 SELECT kept.language, chunks.recording_id, chunks.chunk_index,
        -- What looks like a tag would hide the words in it, and after some all that follow.
-       to_tsvector(kept.language::regconfig, translate(chunks.chunk_text, '<>', '  '))
+       to_tsvector(kept.language::regconfig, replace(replace(chunks.chunk_text, '<', ' '), '>', ' '))
 FROM transcript_chunks AS chunks CROSS JOIN search_languages AS kept
 WHERE chunks.recording_id = :recording_id;
 
--- name: describe_recording(recording_id, title, recorded_at, duration_seconds, url, source_platform, user_id, cut_as)!
+-- name: describe_recording(recording_id, title, recorded_at, duration_seconds, url, source_platform, user_id, cut_as, speakers, chunks)!
 -- What searches are narrowed by, and what a hit says of its call.
 INSERT INTO published_recordings (recording_id, title, recorded_at, duration, url, source_platform,
                                   user_id, cut_as, speaker_names, chunk_count)
-SELECT :recording_id, :title, :recorded_at, :duration_seconds, :url, :source_platform, :user_id,
-       :cut_as, search_names(array_agg(DISTINCT speaker)), count(DISTINCT chunks.chunk_index)
-FROM transcript_chunks AS chunks LEFT JOIN LATERAL unnest(chunks.speakers) AS speaker ON true
-WHERE chunks.recording_id = :recording_id;
+VALUES (:recording_id, :title, :recorded_at, :duration_seconds, :url, :source_platform, :user_id,
+        :cut_as, search_names(:speakers::text[]), :chunks);
 
 -- name: insert_chunks(recording_id, indexes, texts, hashes, token_counts, speakers, starts, ends, first_positions, last_positions, repeated, turns, call_title, call_recorded_at, user_id)!
 -- The new chunks of one recording. Not by COPY, which Postgres refuses to a role that a policy

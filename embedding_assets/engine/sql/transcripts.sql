@@ -18,7 +18,8 @@ FROM fathom_calls AS calls
 WHERE calls.recording_id = :recording_id;
 
 -- name: segments(recording_id)
--- What was said and not deleted, in order; an edit wins over what the recorder heard.
+-- What was said and not deleted, in order, as a `Segment` has it; an edit wins over what the recorder
+-- heard.
 SELECT
     position,
     speaker_name,

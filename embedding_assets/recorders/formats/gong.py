@@ -5,7 +5,6 @@ Form: https://help.gong.io/docs/what-the-gong-api-provides. The two answers in o
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,7 +80,7 @@ def _segments(
             given.get("sentences") or [], f"{field}.sentences", partial(_sentence, notes)
         )
         found += [
-            replace(each, position=len(found) + place, speaker=name, speaker_email=email)
+            each._replace(position=len(found) + place, speaker=name, speaker_email=email)
             for place, each in enumerate(said)
         ]
     return found
