@@ -33,13 +33,20 @@ DIMENSIONS = 1536
 class Figure:
     """One measured number, and what it means beside the one it is compared with."""
 
-    what: str
-    value: float | None  # None: it could not be measured, and `what` says why
+    what: str  # the same in every run, and once in its measurement: it is compared by this
+    value: float | None  # None: it could not be measured, and `note` says why
     unit: str
     ratio: float | None = None  # of `ratio_of`
     ratio_of: str = ""
     aim: str = ""  # as the ratio, or the value where there is no ratio, was meant to be
     reached: bool | None = None
+    more_is_better: bool | None = None  # None: as its unit says
+    note: str = ""  # what differs from run to run
+
+
+def at_least(aim: float | None, number: float) -> dict[str, Any]:
+    """The fields of a figure that is to reach an aim; none without one."""
+    return {} if aim is None else {"aim": f">= {aim:g}", "reached": number >= aim}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,10 @@ from embedding_assets.engine.embedders.local import DIMENSIONS
 from embedding_assets.engine.model import Segment
 from embedding_assets_tests.calls import CHUNKING, rows, talk
 
-ELSEWHERE = {"peer_langchain"}  # a program for a peer's own Python, which alone has what it needs
+ELSEWHERE = {
+    "peer_cocoindex",
+    "peer_langchain",
+}  # programs for a peer's own Python, which alone has what it needs
 
 
 @pytest.mark.parametrize(
