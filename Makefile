@@ -24,7 +24,7 @@ test: lint ## Everything CI runs: lint, then all tests
 test-quick: lint ## As test, without the tests that take minutes
 	$(BIN)/pytest $(AT_ONCE) -m 'not slow'
 
-bench: $(READY) ## Measure speed, growth and cost; half an hour, prints ratios
+bench: $(READY) ## Measure speed, growth and cost beside the committed figures; half an hour
 	$(BIN)/python -m benchmarks
 
 lint: $(READY) ## ruff, strict types, the engine's independence of Dagster

@@ -9,6 +9,7 @@ RECORDINGS = 100
 LONG = 5
 DIMENSIONS = 256
 EDITS = 20
+WORKER = ("benchmarks.throughput", "worker")
 
 
 def measure() -> list[Figure]:
@@ -78,16 +79,16 @@ def _edits(there: Installation) -> Figure:
                 " || ' This was added later.' WHERE recording_id = %s AND position = %s",
                 [recording_id, draw.randint(0, last)],
             )
-            there.command("run")
+            there.python("-m", *WORKER)  # which starts sooner than a run
             row = connection.execute(
                 "SELECT embedded FROM embedding_attempts ORDER BY finished_at DESC LIMIT 1"
             ).fetchone()
             assert row is not None
             embedded.append(row[0])
     return Figure(
-        f"chunks embedded for a sentence added to a three-hour call, mean of {EDITS}"
-        f" (at most {max(embedded)})",
+        f"chunks embedded for a sentence added to a three-hour call, mean of {EDITS}",
         sum(embedded) / len(embedded),
         "chunks",
         aim="those that hold it",
+        note=f"at most {max(embedded)}",
     )

@@ -6,7 +6,6 @@ At 1,000 partitions and at 100,000; the recordings have one chunk each, and the 
 import statistics
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import psycopg
 
@@ -32,15 +31,6 @@ SELECT %(name)s, 'other-' || to_char(n, 'FM0000000')
 FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
 SESSIONS = "SELECT sum(sessions)::int FROM pg_stat_database WHERE datname = ANY(%s)"
-# What each asks of Dagster for the events of a range.
-OPTIONS: dict[str, dict[str, str]] = {
-    "as it is": {},
-    "DAGSTER_EVENT_BATCH_SIZE=50": {"DAGSTER_EVENT_BATCH_SIZE": "50"},
-    "and DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": {
-        "DAGSTER_EVENT_BATCH_SIZE": "50",
-        "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "true",
-    },
-}
 
 
 def measure() -> list[Figure]:
@@ -90,37 +80,23 @@ def _worker(there: Installation, at: str) -> list[Figure]:
 
 
 def _ranges(there: Installation, at: str) -> list[Figure]:
-    """Whole runs, each the median of a few by turns: a difference of two would be noise."""
-    runs: dict[str, list[tuple[Spent, int]]] = {name: [] for name in OPTIONS}
+    """Whole runs, the median of a few: a difference of two would be noise."""
+    runs = []
     for _ in range(ROUNDS):
-        for name, environment in OPTIONS.items():
-            _forget(there)
-            work = partial(_materialize, there, 1, RANGE, **environment)
-            runs[name].append(_counted(there, work))
-    cpu = {name: statistics.median(spent.cpu for spent, _ in each) for name, each in runs.items()}
-    plain = cpu["as it is"]
-    figures = [
-        Figure(
-            f"a range of {RANGE}, {at}, {name}: client CPU",
-            cpu[name],
-            "s",
-            cpu[name] / plain,
-            "as it is",
-        )
-        for name in OPTIONS
+        _forget(there)
+        runs.append(_counted(there, lambda: _materialize(there, 1, RANGE)))
+    what = f"a range of {RANGE}, {at}"
+    return [
+        Figure(what, statistics.median(spent.wall for spent, _ in runs), "s"),
+        Figure(f"{what}: client CPU", statistics.median(spent.cpu for spent, _ in runs), "s"),
+        Figure(f"{what}: connections", statistics.median(opened for _, opened in runs), "opened"),
     ]
-    for name, each in runs.items():
-        wall = statistics.median(spent.wall for spent, _ in each)
-        opened = statistics.median(sessions for _, sessions in each)
-        figures.append(Figure(f"a range of {RANGE}, {at}, {name}", wall, "s"))
-        figures.append(Figure(f"a range of {RANGE}, {at}, {name}: connections", opened, "opened"))
-    return figures
 
 
-def _materialize(there: Installation, first: int, last: int, **environment: str) -> Spent:
+def _materialize(there: Installation, first: int, last: int) -> Spent:
     return measured(
         [sys.executable, "-m", "benchmarks.orchestration", _key(first), _key(last)],
-        {**there.environment, **there.dagster_environment(), **environment},
+        {**there.environment, **there.dagster_environment()},
     )
 
 

@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.measuring import ROOT, Figure, Installation, installation
+from benchmarks.throughput import empty
 from embedding_assets_tests.loopback_api import LoopbackAPI, Quota
 
-RECORDINGS = 200
+RECORDINGS = 60  # 350,000 tokens
 DIMENSIONS = 64
 LEAST = 0.9
 
@@ -32,7 +33,7 @@ def accounts() -> list[Account]:
     """The accounts to try."""
     return [
         Account("40,000 tokens", Quota(tokens=40_000, minute=2)),
-        Account("1,000,000 tokens, 3,000 requests", Quota(1_000_000, 3_000, minute=60)),
+        Account("250,000 tokens, 750 requests", Quota(250_000, 750, minute=15)),
         Account("10,000 tokens, 3 requests, no headers", Quota(10_000, 3, 1, "nothing")),
         Account("40,000 tokens, no headers", Quota(tokens=40_000, minute=2, tells="nothing")),
         Account(
@@ -52,10 +53,12 @@ def accounts() -> list[Account]:
 def measure() -> list[Figure]:
     """All figures of this module."""
     figures = []
-    for account in accounts():
-        with installation() as there, LoopbackAPI(dimensions=DIMENSIONS) as api:
-            there.load(RECORDINGS)
-            figures += _drain(there, api, account)
+    with installation() as there:
+        there.load(RECORDINGS)
+        for account in accounts():
+            empty(there)
+            with LoopbackAPI(dimensions=DIMENSIONS) as api:
+                figures += _drain(there, api, account)
     return figures
 
 
@@ -92,13 +95,15 @@ def _drain(there: Installation, api: LoopbackAPI, account: Account) -> list[Figu
     assert row == (RECORDINGS, 0), row
     return [
         Figure(
-            f"{account.name}: tokens sent in {seconds:.0f} s",
+            f"{account.name}: tokens sent",
             api.stats.tokens,
             "tokens",
             share,
             "allowed",
             aim=f">= {LEAST}",
             reached=share >= LEAST,
+            more_is_better=True,
+            note=f"in {seconds:.0f} s",
         ),
         Figure(
             f"{account.name}: refused requests",
@@ -120,14 +125,13 @@ class _Allowed:
 
     def watch(self, there: Installation, workers: list[subprocess.Popen[bytes]]) -> None:
         """Changes the quota when half of the recordings are done, if it is to change."""
-        started = time.monotonic()
         while self._account.later is not None and any(w.poll() is None for w in workers):
             with there.connect() as connection:
                 row = connection.execute(
                     "SELECT count(*) FROM embedding_queue WHERE status = 'completed'"
                 ).fetchone()
             if row is not None and row[0] >= RECORDINGS / 2:
-                self._changed_after = time.monotonic() - started
+                self._changed_after = time.monotonic() - self._api.stats.answered_at[0]
                 self._api.quota = self._account.later
                 return
             time.sleep(0.2)

@@ -22,7 +22,7 @@ from embedding_assets.settings import Settings
 from embedding_assets.wiring import index_builder, index_policy
 
 MODEL = "bench/model/1536"
-SIZE = 200_000
+SIZE = 100_000
 BLOCK = 20_000
 QUERIES = 200
 K = 10
