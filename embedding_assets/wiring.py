@@ -1,37 +1,42 @@
-"""Builds the engine's parts from the settings."""
+"""Builds the engine's parts from the settings.
+
+Functions import what they build: a short command needs few parts, and each takes a while to load.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from embedding_assets.engine.budget import Budget, Spending
 from embedding_assets.engine.chunking import ChunkSettings
-from embedding_assets.engine.database import Database
-from embedding_assets.engine.embedders import Embedder
-from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import ConfigurationError
-from embedding_assets.engine.in_flight import Lane
-from embedding_assets.engine.pace import Ceilings
-from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.redaction.redactor import parse_redaction
-from embedding_assets.engine.session import Session
 from embedding_assets.engine.tokens import MAX_BYTES_PER_TOKEN
-from embedding_assets.engine.vector_index import Builder, Policy
-from embedding_assets.recorders.sync.keys import Key, parse_keys
-from embedding_assets.recorders.sync.options import Options
-from embedding_assets.recorders.webhooks import FathomWebhooks
-from embedding_assets.search.access import AccessPolicy
 from embedding_assets.server.connections import open_database, owner_url
-from embedding_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from embedding_assets.engine.batches import BatchLane  # brings the library of the API
+    from collections.abc import Callable, Iterator
+
+    from embedding_assets.engine.batches import BatchLane
+    from embedding_assets.engine.database import Database
+    from embedding_assets.engine.embedders import Embedder
+    from embedding_assets.engine.in_flight import Lane
+    from embedding_assets.engine.session import Session
+    from embedding_assets.engine.vector_index import Builder, Policy
+    from embedding_assets.recorders.sync.keys import Key
+    from embedding_assets.recorders.sync.options import Options
+    from embedding_assets.recorders.webhooks import FathomWebhooks
+    from embedding_assets.search.access import AccessPolicy
+    from embedding_assets.settings import Settings
 
 
 def index_builder(settings: Settings) -> Builder:
     """What builds the vector index, over a connection that no proxy pools."""
+    from embedding_assets.engine.vector_index import Builder  # noqa: PLC0415
+
     return Builder(
         owner_url(settings),
         memory=settings.index_build_memory,
@@ -41,6 +46,8 @@ def index_builder(settings: Settings) -> Builder:
 
 def index_policy(settings: Settings) -> Policy:
     """When parts of the vector index are built."""
+    from embedding_assets.engine.vector_index import Policy  # noqa: PLC0415
+
     return Policy(tail_rows=settings.index_tail_rows, largest=settings.index_part_rows)
 
 
@@ -51,7 +58,11 @@ def fathom_keys(settings: Settings) -> tuple[Key, ...]:
         ConfigurationError: FATHOM_API_KEYS is not of its form.
     """
     keys = settings.fathom_api_keys
-    return parse_keys(keys.get_secret_value()) if keys else ()
+    if keys is None:
+        return ()
+    from embedding_assets.recorders.sync.keys import parse_keys  # noqa: PLC0415
+
+    return parse_keys(keys.get_secret_value())
 
 
 def fathom_webhooks(settings: Settings) -> FathomWebhooks:
@@ -60,12 +71,16 @@ def fathom_webhooks(settings: Settings) -> FathomWebhooks:
     Raises:
         ConfigurationError: a secret is none.
     """
+    from embedding_assets.recorders.webhooks import FathomWebhooks  # noqa: PLC0415
+
     secrets = settings.fathom_webhook_secrets
     return FathomWebhooks(secrets.get_secret_value() if secrets else "")
 
 
 def fathom_options(settings: Settings) -> Options:
     """How Fathom is synchronised."""
+    from embedding_assets.recorders.sync.options import Options  # noqa: PLC0415
+
     return Options(
         base_url=settings.fathom_base_url,
         since=settings.fathom_since,
@@ -77,6 +92,8 @@ def fathom_options(settings: Settings) -> Options:
 
 def access_policy(settings: Settings) -> AccessPolicy:
     """How readers are derived."""
+    from embedding_assets.search.access import AccessPolicy  # noqa: PLC0415
+
     admins = re.findall(r"[^\s,]+", settings.access_admins)
     return AccessPolicy(settings.access_policy, settings.access_externals, tuple(admins))
 
@@ -145,7 +162,6 @@ def embedder_of(settings: Settings, model: str) -> Embedder:
 
 
 def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
-    # Imported here: each brings libraries that take a while and that the other does not need.
     if settings.embedding_provider == "local":
         if settings.embedding_model or settings.embedding_dimensions:
             raise ConfigurationError(
@@ -159,6 +175,7 @@ def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
         OpenAIEmbedder,
         Retries,
     )
+    from embedding_assets.engine.pace import Ceilings  # noqa: PLC0415
 
     key = settings.openai_api_key
     patience: dict[str, Any] = {}
@@ -184,7 +201,7 @@ def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
 
 
 @contextlib.contextmanager
-def batch_lane(settings: Settings, database: Database) -> Iterator["BatchLane"]:
+def batch_lane(settings: Settings, database: Database) -> Iterator[BatchLane]:
     """The lane of batches.
 
     Raises:
@@ -231,6 +248,10 @@ def open_session(
     Raises:
         ConfigurationError: a setting is wrong or missing, or the schema is.
     """
+    from embedding_assets.engine.embedding import EmbeddingRun  # noqa: PLC0415
+    from embedding_assets.engine.queue import Claims  # noqa: PLC0415
+    from embedding_assets.engine.session import Session  # noqa: PLC0415
+
     embedder = build_embedder(settings)
     with open_database(settings) as database:
         claims = Claims(database, run_id, settings.lease)

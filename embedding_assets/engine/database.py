@@ -1,15 +1,17 @@
 """One connection to the application's database, its transactions, and what its errors mean."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, LiteralString, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import aiosql
 import psycopg
 import tenacity
-from pgvector.psycopg import register_vector
+from pgvector.psycopg.vector import register_vector_info
 from psycopg.rows import namedtuple_row
+from psycopg.types import TypeInfo
 from psycopg.types.array import ListBinaryDumper
 
 from embedding_assets.engine.errors import (
@@ -24,12 +26,33 @@ Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
 
-def load_statements(folder: Path) -> Any:
-    """The named statements of a folder's SQL files, as functions of a connection and parameters."""
-    return aiosql.from_path(folder, "psycopg")
+class Statements:
+    """The named statements of a folder's SQL files, as functions of a connection and parameters.
+
+    Each is parsed at its first use: all of them would take a tenth of a short command's time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._texts: dict[str, str] = {}
+        for file in folder.glob("*.sql"):
+            _, *parts = re.split(r"(?m)^-- name: (\w+)", file.read_text(encoding="utf-8"))
+            for name, rest in zip(parts[::2], parts[1::2], strict=True):
+                self._texts[name] = f"-- name: {name}{rest}"
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            text = self._texts[name]
+        except KeyError:
+            raise AttributeError(f"no SQL file has a statement {name}") from None
+        statement = getattr(aiosql.from_str(text, "psycopg"), name)
+        setattr(self, name, statement)
+        return statement
+
+    def __dir__(self) -> Iterable[str]:
+        return self._texts
 
 
-sql = load_statements(Path(__file__).parent / "sql")
+sql = Statements(Path(__file__).parent / "sql")
 """The named statements of `engine/sql`."""
 
 SCHEMA_REVISION = "0012"
@@ -181,12 +204,13 @@ class Database:
         # Sending arrays of vectors as text takes a millisecond of CPU a row; as binary 0.05 ms.
         connection.adapters.register_dumper(list, ListBinaryDumper)
         self._connection = connection
-        self._vector_schema = _schema_off_path(connection)
-        self.statement_seconds = _statement_timeout(connection) or LONGEST_STATEMENT
-        with connection.transaction():
-            self._find_vector_type(connection)
-            if connection.execute("SELECT to_regtype('vector')").fetchone() != (None,):
-                register_vector(connection)
+        found = sql.server(connection)
+        self._vector_schema = found.vector_schema
+        self.statement_seconds = found.statement_seconds or LONGEST_STATEMENT
+        if found.vector is not None:
+            # Not register_vector: that asks for four types, in twelve statements.
+            vector = TypeInfo("vector", found.vector, found.vectors)
+            register_vector_info(connection, vector)
         return connection
 
     def _find_vector_type(self, connection: Connection, *, is_local: bool = True) -> None:
@@ -237,22 +261,3 @@ def _connection_error(error: psycopg.OperationalError) -> EmbeddingAssetsError:
     if _UNCONFIGURED.has(error.sqlstate or ""):
         return ConfigurationError(_UNREACHABLE.format(reason=reason))
     return TransientError(_UNREACHABLE.format(reason=reason))
-
-
-def _statement_timeout(connection: Connection) -> float:
-    """Seconds; 0 where there is none."""
-    query: LiteralString = (
-        "SELECT setting::float / 1000 FROM pg_settings WHERE name = 'statement_timeout'"
-    )
-    row = connection.execute(query).fetchone()
-    return 0.0 if row is None else float(row[0])
-
-
-def _schema_off_path(connection: Connection) -> str | None:
-    """The quoted schema pgvector lives in, if names there do not resolve without it."""
-    query: LiteralString = """
-        SELECT extnamespace::regnamespace::text FROM pg_extension
-        WHERE extname = 'vector' AND to_regtype('vector') IS NULL
-    """
-    row = connection.execute(query).fetchone()
-    return None if row is None else str(row[0])

@@ -8,13 +8,12 @@ cached: ten times faster than running the tokenizer on the whole text.
 import hashlib
 from functools import cache
 from importlib.resources import files
-
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, FixedLength, Sequence
+from typing import TYPE_CHECKING
 
 from embedding_assets.engine.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MAX_BYTES_PER_TOKEN = 8
 """A text of n tokens has at most 8·n UTF-8 bytes, and a byte-level BPE makes no more tokens of it
@@ -34,12 +33,18 @@ def count(text: str) -> int:
 
 
 @cache
-def wordpiece() -> Tokenizer:
+def wordpiece() -> "Tokenizer":
     """The tokenizer, without special tokens, truncation or padding.
 
     Raises:
         ConfigurationError: the vocabulary in this package was altered.
     """
+    # Imported here: what reads the queue's state counts no tokens.
+    from tokenizers import Tokenizer  # noqa: PLC0415
+    from tokenizers.models import WordPiece  # noqa: PLC0415
+    from tokenizers.normalizers import BertNormalizer  # noqa: PLC0415
+    from tokenizers.pre_tokenizers import BertPreTokenizer, FixedLength, Sequence  # noqa: PLC0415
+
     data = (files("embedding_assets.engine.embedders") / "data" / "vocab.txt").read_bytes()
     if hashlib.sha256(data).hexdigest() != VOCABULARY_SHA256:
         raise ConfigurationError(

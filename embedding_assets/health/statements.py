@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from embedding_assets.engine.database import load_statements
+from embedding_assets.engine.database import Statements
 
-sql = load_statements(Path(__file__).parent / "sql")
+sql = Statements(Path(__file__).parent / "sql")

@@ -1,7 +1,5 @@
 """Turns the bytes of a file into text, whatever encoding they are in."""
 
-from charset_normalizer import from_bytes
-
 # The likely ones, the likelier first: where several fit equally well, the first is taken.
 _ENCODINGS = (
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "gb18030",
@@ -42,6 +40,8 @@ def decoded(data: bytes) -> tuple[str, str | None]:
 
 
 def _guessed(data: bytes) -> str | None:
+    from charset_normalizer import from_bytes  # noqa: PLC0415  (takes a while, and most is UTF-8)
+
     matches = from_bytes(data[:_SAMPLE], cp_isolation=list(_ENCODINGS), preemptive_behaviour=False)
     ranked = [
         (round(match.chaos, 1), -round(match.coherence, 1), place, encoding)

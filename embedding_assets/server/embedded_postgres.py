@@ -33,7 +33,6 @@ from urllib.parse import quote
 
 import psutil
 import psycopg
-from filelock import FileLock, Timeout
 from psycopg import sql
 
 from embedding_assets.engine.errors import (
@@ -160,6 +159,8 @@ class EmbeddedPostgres:
     # Below, everything but the log runs under the lock.
 
     def _locked(self, action: Callable[[], bool]) -> bool:
+        from filelock import FileLock, Timeout  # noqa: PLC0415  (who finds it running needs none)
+
         self.home.mkdir(parents=True, exist_ok=True)
         # flock: the kernel releases it when the holder dies, however it dies.
         lock = FileLock(self.home / "postgres.lock", timeout=2 * START_SECONDS)

@@ -194,7 +194,7 @@ def _scanned(connection: Connection) -> Any:
 
 def _statement(name: str) -> str:
     """From whichever room has it."""
-    room = engine if name in engine.available_queries else health
+    room = engine if name in dir(engine) else health
     text: str = getattr(room, name).sql
     return text
 

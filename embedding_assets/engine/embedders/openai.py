@@ -5,15 +5,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
-import openai
 import tenacity
 from pydantic_core import from_json
 
 from embedding_assets.engine.embedders import Embedded, RequestLimits, Vectors
+from embedding_assets.engine.embedders.openai_models import KNOWN_MODELS, checked_dimensions
 from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
@@ -21,6 +21,9 @@ from embedding_assets.engine.errors import (
     TransientError,
 )
 from embedding_assets.engine.pace import Ceilings, Pace, retry_after
+
+if TYPE_CHECKING:  # else by whoever asks: it takes longer to import than most commands run
+    import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_INPUTS = 2_048
@@ -31,23 +34,6 @@ UNKNOWN_MODEL_INPUTS = 32
 UNKNOWN_MODEL_INPUT_TOKENS = 2_048
 CONCURRENCY = 4
 NO_CREDIT = {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
-
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """What OpenAI says of one of its models."""
-
-    dimensions: int
-    takes_dimensions: bool  # whether a request may ask for fewer
-    price_per_million_tokens: float  # US dollars
-    max_input_tokens: int = 8_191
-
-
-KNOWN_MODELS = {
-    "text-embedding-3-small": KnownModel(1536, True, 0.02),
-    "text-embedding-3-large": KnownModel(3072, True, 0.13),
-    "text-embedding-ada-002": KnownModel(1536, False, 0.10),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +86,7 @@ class OpenAIEmbedder:
         self._api_key = _checked_key(api_key)
         self._url = _checked_url(base_url or OPENAI_URL)
         known = KNOWN_MODELS.get(model)
-        self.dimensions: int = _checked_dimensions(model, known, dimensions)
+        self.dimensions: int = checked_dimensions(model, known, dimensions)
         self._model = model
         self._timeout = timeout
         self._retries = retries or Retries()
@@ -149,6 +135,8 @@ class OpenAIEmbedder:
             ConfigurationError: key, model, dimensions, quota or URL; the text names the mend.
             InvalidInputError: the server refuses one of the texts.
         """
+        import openai  # noqa: PLC0415
+
         if not all(map(_is_unicode, texts)):
             raise InvalidInputError("a text is not valid Unicode: it holds half a surrogate pair")
         sent = _Sent()
@@ -185,13 +173,15 @@ class OpenAIEmbedder:
         return parameters
 
     @property
-    def client(self) -> openai.OpenAI:
+    def client(self) -> "openai.OpenAI":
         """The library's client, one for all threads."""
         with self._first_use:
             return self._client
 
     @cached_property
-    def _client(self) -> openai.OpenAI:
+    def _client(self) -> "openai.OpenAI":
+        import openai  # noqa: PLC0415
+
         # Without user and password, which the HTTP library's log would show.
         place = self._url._replace(netloc=self._url.netloc.rpartition("@")[2])
         client = openai.OpenAI(
@@ -275,6 +265,8 @@ class OpenAIEmbedder:
         return self._url.netloc.rpartition("@")[2]
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
+        import openai  # noqa: PLC0415
+
         exponential = tenacity.wait_random_exponential(
             multiplier=self._retries.first_wait, max=self._retries.longest_wait
         )
@@ -286,6 +278,8 @@ class OpenAIEmbedder:
 
     def meaning(self, error: BaseException | None) -> EmbeddingAssetsError:
         """What a failed call means, by type, status and code; never by the text, never with it."""
+        import openai  # noqa: PLC0415
+
         if isinstance(error, openai.APIStatusError):
             return self._status_meaning(error)
         if isinstance(error, openai.APITimeoutError):
@@ -298,7 +292,7 @@ class OpenAIEmbedder:
             return TransientError(f"the embedding server {self._place} gave a bad answer: {error}")
         return TransientError(f"the embedding call failed: {type(error).__name__}")
 
-    def _status_meaning(self, error: openai.APIStatusError) -> EmbeddingAssetsError:
+    def _status_meaning(self, error: "openai.APIStatusError") -> EmbeddingAssetsError:
         code = f" ({error.code})" if _is_word(error.code) else ""
         said = f"{self._place} answered {error.status_code}{code}"
         mend = self._mend(error)
@@ -312,7 +306,7 @@ class OpenAIEmbedder:
             return refusal
         return ConfigurationError(f"{said}: check OPENAI_BASE_URL")
 
-    def _mend(self, error: openai.APIStatusError) -> str | None:
+    def _mend(self, error: "openai.APIStatusError") -> str | None:
         """Which setting is wrong, if one is."""
         mends = (
             (
@@ -373,29 +367,6 @@ def _checked_url(url: str) -> SplitResult:
     return parts
 
 
-def _checked_dimensions(model: str, known: KnownModel | None, dimensions: int | None) -> int:
-    if known is None:
-        if dimensions is None:
-            raise ConfigurationError(
-                f"EMBEDDING_DIMENSIONS is not set, and the model {model!r} is not one of"
-                f" {', '.join(KNOWN_MODELS)}: set it to the length of the model's vectors"
-            )
-        return dimensions
-    if dimensions is None:
-        return known.dimensions
-    if dimensions > known.dimensions:
-        raise ConfigurationError(
-            f"EMBEDDING_DIMENSIONS={dimensions}, but {model} has {known.dimensions} at most:"
-            " lower or remove the setting"
-        )
-    if dimensions != known.dimensions and not known.takes_dimensions:
-        raise ConfigurationError(
-            f"EMBEDDING_DIMENSIONS={dimensions}, but {model} has {known.dimensions} and"
-            " no other: remove the setting"
-        )
-    return dimensions
-
-
 def _is_unicode(text: str) -> bool:
     """Whether it has a UTF-8 form; half a surrogate pair has none."""
     try:
@@ -418,6 +389,8 @@ def decoded(embedding: Any) -> Vectors:
 
 def _is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed in a moment."""
+    import openai  # noqa: PLC0415
+
     if isinstance(error, openai.APIStatusError):
         if error.code in NO_CREDIT:
             return False
@@ -426,8 +399,10 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, openai.APIConnectionError | _BadAnswerError)
 
 
-def _is_rate_limit(error: BaseException) -> TypeGuard[openai.APIStatusError]:
+def _is_rate_limit(error: BaseException) -> TypeGuard["openai.APIStatusError"]:
     """Whether the server says that this was too much for the moment."""
+    import openai  # noqa: PLC0415
+
     return (
         isinstance(error, openai.APIStatusError)
         and error.status_code == 429

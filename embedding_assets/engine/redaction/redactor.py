@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import phonenumbers
-
 from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.engine.redaction import spoken, written
 from embedding_assets.engine.redaction.spans import Kind, Span, without_overlaps
+
+DEFAULT_REGION = "US"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Redaction:
     """What is replaced, and the country of telephone numbers without a country code."""
 
     kinds: tuple[Kind, ...]
-    region: str = "US"
+    region: str = DEFAULT_REGION
 
     @property
     def name(self) -> str:
@@ -36,6 +36,10 @@ def parse_redaction(kinds: str, region: str) -> Redaction | None:
     for each in named:
         if each not in known:
             raise ConfigurationError(f"REDACT: {each} is not known; known are {', '.join(known)}")
+    if not named and region == DEFAULT_REGION:
+        return None
+    import phonenumbers  # noqa: PLC0415  (takes a while, and most redact nothing)
+
     if region not in phonenumbers.SUPPORTED_REGIONS:
         raise ConfigurationError(
             f"REDACT_REGION is {region}: write a country's two letters, such as US or GB"

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterator
 
-import phonenumbers
-
 from embedding_assets.engine.redaction.numbers import is_card, is_iban, is_ssn
 from embedding_assets.engine.redaction.spans import Kind, Span
 
@@ -63,6 +61,8 @@ def phones(text: str, region: str) -> Iterator[Span]:
         text: what was said.
         region: the country of numbers without a country code, such as "US".
     """
+    import phonenumbers  # noqa: PLC0415  (takes a while, and few redact telephone numbers)
+
     for start in range(0, len(text), _MOST_CHARACTERS):
         part = text[start : start + _MOST_CHARACTERS]
         leniency = phonenumbers.Leniency.VALID
