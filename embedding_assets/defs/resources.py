@@ -10,7 +10,6 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.vector_index import Builder, Policy
-from embedding_assets.recorders.sync.fathom import SyncReport, synchronise
 from embedding_assets.server.connections import open_database, open_source_database
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import (
@@ -24,6 +23,7 @@ from embedding_assets.wiring import (
 
 if TYPE_CHECKING:
     from embedding_assets.engine.batches import BatchLane
+    from embedding_assets.recorders.sync.fathom import SyncReport
 
 
 class EmbeddingEngine(dg.ConfigurableResource[None]):
@@ -64,12 +64,15 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
 class Recorders(dg.ConfigurableResource[None]):
     """The recorders whose calls come in by themselves, as the settings name them."""
 
-    def synchronise(self, tell: Callable[[str], None]) -> SyncReport:
+    def synchronise(self, tell: Callable[[str], None]) -> "SyncReport":
         """Reads Fathom with all keys; `tell` gets what people are to know.
 
         Raises:
             EmbeddingAssetsError: a setting is wrong, or the database takes nothing.
         """
+        # Imported here: other runs need neither its HTTP client nor the formats of recorders.
+        from embedding_assets.recorders.sync.fathom import synchronise  # noqa: PLC0415
+
         settings = Settings()
         with open_source_database(settings) as database:
             return synchronise(database, fathom_keys(settings), fathom_options(settings), tell=tell)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from embedding_assets.defs.resources import Recorders
 from embedding_assets.engine.errors import EmbeddingAssetsError
-from embedding_assets.recorders.sync.fathom import SyncReport
+
+if TYPE_CHECKING:
+    from embedding_assets.recorders.sync.fathom import SyncReport
 
 _GROUP = "recorder"
 # The schedule sync_fathom starts a run every 15 minutes.
@@ -94,7 +97,7 @@ def synchronised(specs: Sequence[dg.AssetSpec]) -> dg.AssetsDefinition:
     return fathom
 
 
-def _metadata(report: SyncReport) -> dict[str, dg.MetadataValue]:
+def _metadata(report: "SyncReport") -> dict[str, dg.MetadataValue]:
     changed = set().union(*(key.changed for key in report.keys))
     figures = {
         "added_or_changed": len(changed),
