@@ -23,19 +23,22 @@ LONGEST_WAIT = 1.0  # seconds that an event may lie unwritten: a killed process 
 
 def log_in_batches(
     context: dg.OpExecutionContext, materializations: Iterable[dg.AssetMaterialization]
-) -> None:
-    """Logs each event at most a second after it comes; what is left is logged at the end.
+) -> int:
+    """Logs each event at most a second after it comes, the rest at the end; gives how many.
 
     An exception of the iterable is raised after the events before it are logged.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(MOST_IN_A_BATCH))
     batch = _Batch(context)
+    logged = 0
     try:
         with meanwhile(batch.write_regularly):
             for materialization in materializations:
                 batch.add(materialization)
+                logged += 1
     finally:
         batch.write()
+    return logged
 
 
 class _Batch:

@@ -46,11 +46,13 @@ def embed_due_recordings(
         budget = config.time_budget_seconds
         return session.due(None if budget is None else timedelta(seconds=budget))
 
+    published: int | None = None  # unknown, if the run fails
     try:
-        log_in_batches(context, run_session(context, engine, config, embed))
+        published = log_in_batches(context, run_session(context, engine, config, embed))
     finally:
-        _count_words(context, engine)
-        report_health(context.instance)
+        if published != 0:  # else there is no word to count, and no check is out of date
+            _count_words(context, engine)
+            report_health(context.instance)
 
 
 def _count_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
