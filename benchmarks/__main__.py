@@ -21,7 +21,7 @@ from benchmarks.measuring import ROOT, Figure
 
 MEASUREMENTS = (
     "throughput", "peers", "vector_index", "orchestration", "growth", "money", "pace", "access",
-    "serving",
+    "serving", "starting",
 )  # fmt: skip
 NARROWEST = 160  # columns, so that a log holds whole lines
 
