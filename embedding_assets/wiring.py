@@ -180,6 +180,8 @@ def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
     key = settings.openai_api_key
     patience: dict[str, Any] = {}
     if is_for_search:
+        import openai  # noqa: F401, PLC0415  (here, not while somebody waits)
+
         seconds = settings.search_embedding_seconds
         once = Retries(attempts=1, first_wait=seconds / 4, longest_wait=seconds)
         patience = {"timeout": seconds, "retries": once}

@@ -117,6 +117,8 @@ def find(
     narrowed = {name: _in_utc(value) for name, value in (filters or {}).items()}
     # A model on this machine is never away: it is waited for while it loads.
     is_local = settings.embedding_provider == "local"
+    if not is_local and mode != "keyword":
+        import openai  # noqa: F401, PLC0415  (here, not within the seconds that its answer may take)
     with open_database(settings) as database:
         if reader is not None and not access_is_on(database):
             raise ConfigurationError(
