@@ -170,7 +170,8 @@ def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
             )
         from embedding_assets.engine.embedders.local import LocalEmbedder  # noqa: PLC0415
 
-        return LocalEmbedder(concurrency=settings.embedding_concurrency)
+        # A question takes milliseconds: one processor answers hundreds a second.
+        return LocalEmbedder(concurrency=1 if is_for_search else settings.embedding_concurrency)
     from embedding_assets.engine.embedders.openai import (  # noqa: PLC0415
         OpenAIEmbedder,
         Retries,

