@@ -55,8 +55,8 @@ STOPPING_SECONDS = 5.0
 class EmbeddingRun:
     """Embeds claimed recordings, packing requests across them, several requests in flight.
 
-    The database's work happens in the caller's thread, but for the ends of attempts, which have a
-    thread and a connection of their own; the embedder's calls run in threads.
+    The database's work happens in the caller's thread, but for the ends of attempts, which have
+    threads and connections of their own; the embedder's calls run in threads.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class EmbeddingRun:
         self._batches = {each: InsertBatch(insert_batch or each.insert_batch) for each in Lane}
         self._packer = Packer(embedder.limits)
         self._in_flight = InFlight()
-        self._endings = Endings(database.another(), claims.run_id)
+        self._endings = Endings(database, claims.run_id)
         self._requests: dict[Future[Embedded], list[Input]] = {}
         self._model = ModelStanding()
         self._may_claim = True

@@ -1,8 +1,9 @@
-"""Ends attempts one after the other, beside the run that reads and embeds the next recordings."""
+"""Ends attempts beside the run that reads and embeds the next recordings."""
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from embedding_assets.engine.database import Connection, Database
@@ -16,6 +17,9 @@ from embedding_assets.engine.in_flight import Recording
 from embedding_assets.engine.outcome import Outcome, Result
 from embedding_assets.engine.publication import AttemptFigures, fail, give_back, publish, withdraw
 
+# Postgres takes longer to write the words of a recording than a run to read and cut the next one.
+AT_ONCE = 2
+
 
 class _Ending(NamedTuple):
     recording: Recording
@@ -23,30 +27,33 @@ class _Ending(NamedTuple):
 
 
 class Endings:
-    """Attempts that are being ended, in their order, by one thread with a connection of its own.
+    """Attempts that are being ended, `AT_ONCE` at a time, each over a connection of its own.
 
-    Postgres writes what was published while the run cuts the next transcripts: the two use two
-    processors. Every attempt still ends in one transaction.
+    Postgres writes what was published while the run cuts the next transcripts. Every attempt still
+    ends in one transaction.
     """
 
     def __init__(self, database: Database, run_id: str) -> None:
-        self._database = database
         self._run_id = run_id
-        self._thread = ThreadPoolExecutor(1, "end")
+        self._free: SimpleQueue[Database] = SimpleQueue()
+        for _ in range(AT_ONCE):
+            self._free.put(database.another())
+        self._threads = ThreadPoolExecutor(AT_ONCE, "end")
         self._begun: deque[_Ending] = deque()
 
     @property
     def next(self) -> Future[Outcome] | None:
-        """What is done when the next attempt has ended; None: nothing is being ended."""
+        """What is done when the first of them has ended; None: nothing is being ended."""
         return self._begun[0].outcome if self._begun else None
 
     def begin(self, recording: Recording, figures: AttemptFigures) -> None:
-        """Ends the attempt of a recording that waits for nothing, after those begun before."""
+        """Ends the attempt of a recording that waits for nothing."""
         recording.is_ending = True
-        self._begun.append(_Ending(recording, self._thread.submit(self._end, recording, figures)))
+        outcome = self._threads.submit(self._end, recording, figures)
+        self._begun.append(_Ending(recording, outcome))
 
     def ended(self) -> Iterator[tuple[Recording, Outcome]]:
-        """Takes the attempts that have ended, in their order.
+        """Takes the attempts that have ended, in the order in which their ends began.
 
         Raises:
             ConfigurationError: nothing can be published.
@@ -58,55 +65,61 @@ class Endings:
             yield recording, outcome.result()
 
     def stop(self) -> None:
-        """Waits for the attempt that is being ended; those behind it are not ended any more."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Waits for the attempts that are being ended; those behind them are not ended any more."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         while self._begun and self._begun[-1].outcome.cancelled():
             self._begun.pop().recording.is_ending = False
-        self._database.close()
+        while not self._free.empty():
+            self._free.get().close()
 
     def _end(self, recording: Recording, figures: AttemptFigures) -> Outcome:
-        """Ends the attempt in one transaction."""
-        claim, run_id = recording.claim, self._run_id
+        database = self._free.get()
         try:
-            failure = recording.failure or self._succeed(recording, figures)
-            if failure is None:
-                transcript = recording.transcript
-                if transcript is None:
-                    return Outcome(claim.recording_id, Result.SOURCE_GONE, figures)
-                return Outcome(
-                    claim.recording_id,
-                    Result.PUBLISHED,
-                    figures,
-                    call=transcript.call,
-                    version=transcript.version,
-                )
-            kind, text = failure.kind, str(failure)
-            self._database.retrying(
-                lambda c: fail(c, run_id, claim, figures=figures, kind=kind, error=text)
+            return _end(database, self._run_id, recording, figures)
+        finally:
+            self._free.put(database)
+
+
+def _end(database: Database, run_id: str, recording: Recording, figures: AttemptFigures) -> Outcome:
+    """Ends the attempt in one transaction."""
+    claim = recording.claim
+    try:
+        failure = recording.failure or _succeed(database, run_id, recording, figures)
+        if failure is None:
+            transcript = recording.transcript
+            if transcript is None:
+                return Outcome(claim.recording_id, Result.SOURCE_GONE, figures)
+            return Outcome(
+                claim.recording_id,
+                Result.PUBLISHED,
+                figures,
+                call=transcript.call,
+                version=transcript.version,
             )
-            return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
-        except ClaimLostError as error:
-            if recording.has_spent:
-                self._database.retrying(lambda c: give_back(c, run_id, [(claim, figures)]))
-            return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
+        kind, text = failure.kind, str(failure)
+        database.retrying(lambda c: fail(c, run_id, claim, figures=figures, kind=kind, error=text))
+        return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
+    except ClaimLostError as error:
+        if recording.has_spent:
+            database.retrying(lambda c: give_back(c, run_id, [(claim, figures)]))
+        return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
 
-    def _succeed(
-        self, recording: Recording, figures: AttemptFigures
-    ) -> EmbeddingAssetsError | None:
-        """Publishes the recording, or withdraws it; gives what made this one recording fail."""
 
-        def succeed(connection: Connection) -> None:
-            if recording.transcript is None:
-                withdraw(connection, self._run_id, recording.claim, figures)
-            else:
-                publish(
-                    connection, self._run_id, recording.claim, recording.transcript, figures=figures
-                )
+def _succeed(
+    database: Database, run_id: str, recording: Recording, figures: AttemptFigures
+) -> EmbeddingAssetsError | None:
+    """Publishes the recording, or withdraws it; gives what made this one recording fail."""
 
-        try:
-            self._database.retrying(succeed)
-        except (ClaimLostError, ConfigurationError, TransientError):
-            raise
-        except EmbeddingAssetsError as error:
-            return error
-        return None
+    def succeed(connection: Connection) -> None:
+        if recording.transcript is None:
+            withdraw(connection, run_id, recording.claim, figures)
+        else:
+            publish(connection, run_id, recording.claim, recording.transcript, figures=figures)
+
+    try:
+        database.retrying(succeed)
+    except (ClaimLostError, ConfigurationError, TransientError):
+        raise
+    except EmbeddingAssetsError as error:
+        return error
+    return None
