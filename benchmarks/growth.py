@@ -58,7 +58,7 @@ def measure(sizes: tuple[int, ...] = SIZES) -> list[Figure]:
 
 def _at(there: Installation, size: int, added: int, empty: int) -> list[Figure]:
     at = f"{size:,} recordings"
-    due = _ticks(there)
+    due = ticks_of(there)
     spent = there.command("run")
     # The fixed part of a run is measured by one that finds nothing to do.
     idle = there.command("run")
@@ -78,12 +78,12 @@ def _at(there: Installation, size: int, added: int, empty: int) -> list[Figure]:
             f"Dagster's storage, {at}", (_dagster_bytes(there) - empty) / size, "bytes/recording"
         ),
     ]
-    for state, ticks in (("all new ones due", due), ("nothing due", _ticks(there))):
+    for state, ticks in (("all new ones due", due), ("nothing due", ticks_of(there))):
         for name, seconds in sorted(ticks.items()):
             aim = {"aim": "< 2", "reached": seconds < LONGEST_TICK} if "tick" in name else {}
             figures.append(Figure(f"{name}, {at}, {state}", seconds, "s", **aim))
     with dagster_webserver(there) as url:
-        figures.append(Figure(f"the asset's page, {at}: its queries", _page(url), "s"))
+        figures.append(Figure(f"the asset's page, {at}: its queries", page(url), "s"))
     return figures
 
 
@@ -109,7 +109,7 @@ PAGE = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... o
     assetMaterializations(limit: 50) { runId partition timestamp } } } }"""
 
 
-def _page(url: str) -> float:
+def page(url: str) -> float:
     """Seconds of the second asking; the first one loads the code location."""
     seconds = 0.0
     for _ in range(2):
@@ -124,7 +124,7 @@ def _page(url: str) -> float:
     return seconds
 
 
-def _ticks(there: Installation) -> dict[str, float]:
+def ticks_of(there: Installation) -> dict[str, float]:
     """Seconds of each tick and each statement that ticks live on, in a process of its own."""
     spent = there.python("-m", "benchmarks.growth")
     seconds: dict[str, float] = json.loads(spent.output.splitlines()[-1])

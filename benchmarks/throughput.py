@@ -54,7 +54,6 @@ def worker() -> None:
     """Embeds what is due with the engine alone, in this process."""
     run_id = f"benchmark {os.getpid()}"  # claims are a run's own
     with open_session(Settings(), run_id, lane=Lane.standard, insert_batch=None) as session:
-        session.discover()
         for _ in session.due(timedelta(hours=1)):
             pass
 

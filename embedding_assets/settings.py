@@ -114,6 +114,8 @@ class Settings(BaseSettings):
 
     # Whether Dagster's events show the titles of calls, which may be private.
     share_titles: bool = False
+    # Only calls of the last so many months have a partition; None: every recording has.
+    partition_months: int | None = Field(default=None, ge=1, le=1_200)
 
     sync_fathom_cron: str = "*/15 * * * *"
     embed_pending_cron: str = "*/5 * * * *"

@@ -10,7 +10,7 @@ import pytest
 
 import benchmarks
 from benchmarks import retrieval, throughput
-from benchmarks.__main__ import MEASUREMENTS
+from benchmarks.__main__ import BY_NAME, MEASUREMENTS
 from benchmarks.measuring import Figure
 from embedding_assets.engine.chunking import chunk
 from embedding_assets.engine.database import Database
@@ -31,7 +31,7 @@ def test_each_can_be_imported(name: str) -> None:
     importlib.import_module(f"benchmarks.{name}")
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
+@pytest.mark.parametrize("name", MEASUREMENTS + BY_NAME)
 def test_each_that_is_registered_measures_when_told_nothing(name: str) -> None:
     measure = importlib.import_module(f"benchmarks.{name}").measure
 

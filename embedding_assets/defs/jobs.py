@@ -22,6 +22,7 @@ from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.sweeping import sweep
+from embedding_assets.engine.transcripts import source_ids
 from embedding_assets.forgetting import Request, forget, plan
 from embedding_assets.health.channels import ChannelError, channels
 from embedding_assets.health.findings import Severity
@@ -40,19 +41,34 @@ def embed_due_recordings(
     """Logs the same event for each recording as materializing its partition would."""
 
     def embed(session: Session) -> Iterator[Outcome]:
-        add_partitions(context.instance, session.discover())
         if config.recording_ids:
             return session.these(config.recording_ids)
         budget = config.time_budget_seconds
         return session.due(None if budget is None else timedelta(seconds=budget))
 
+    since = engine.partitions_since
     published: int | None = None  # unknown, if the run fails
     try:
-        published = log_in_batches(context, run_session(context, engine, config, embed))
+        events = run_session(context, engine, config, embed, since=since)
+        published = log_in_batches(context, events)
     finally:
+        _add_partitions(context, engine, since)
         if published != 0:  # else there is no word to count, and no check is out of date
             _count_words(context, engine)
             report_health(context.instance)
+
+
+def _add_partitions(
+    context: dg.OpExecutionContext, engine: EmbeddingEngine, since: datetime | None
+) -> None:
+    """Registers what the sensor has not found yet; last, as all keys have to be read for it."""
+    try:
+        with engine.database() as database:
+            recording_ids = database.retrying(lambda c: source_ids(c, since))
+    except EmbeddingAssetsError as error:
+        context.log.warning(f"partitions were not added: {error}")
+        return
+    add_partitions(context.instance, recording_ids)
 
 
 def _count_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
@@ -113,7 +129,7 @@ def embed_dead_letters(
             return session.retry(config.recording_ids, force=config.force)
         return session.dead_letters()
 
-    yield from run_session(context, engine, config, embed)
+    yield from run_session(context, engine, config, embed, since=engine.partitions_since)
 
 
 @dg.job(description="Tries dead letters again. Launch it by hand, with force, for one recording.")

@@ -1,6 +1,13 @@
-"""The partitions: of `transcript_chunks` one a recording, of `vector_index` one a part."""
+"""The partitions: of `transcript_chunks` one a recording, of `vector_index` one a part.
 
+Dagster reads all keys of an asset at once in many places, so with PARTITION_MONTHS only the calls
+of the last months have a partition. The others are embedded and searched all the same: the queue
+knows nothing of partitions.
+"""
+
+import calendar
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import dagster as dg
@@ -11,6 +18,24 @@ MOST_KEYS_A_REQUEST = 5_000
 
 recordings = dg.DynamicPartitionsDefinition(name=RECORDINGS)
 vector_index_parts = dg.DynamicPartitionsDefinition(name=PARTS)
+
+
+def partitions_since(months: int | None, now: datetime) -> datetime | None:
+    """From when on calls have a partition: the day (UTC) so many months ago; None: all have.
+
+    A whole day, so that partitions go once a day and not at every tick.
+    """
+    if months is None:
+        return None
+    today = now.astimezone(UTC)
+    year, month = divmod(today.year * 12 + today.month - 1 - months, 12)
+    last_day = calendar.monthrange(year, month + 1)[1]
+    return datetime(year, month + 1, min(today.day, last_day), tzinfo=UTC)
+
+
+def has_partition(recorded_at: datetime | None, since: datetime | None) -> bool:
+    """Whether a call of that date has one. Without a date it is none of the last months."""
+    return since is None or (recorded_at is not None and recorded_at >= since)
 
 
 class PartitionChanges(NamedTuple):

@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from embedding_assets.defs.partitions import partitions_since
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
@@ -33,6 +35,11 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
     def shares_titles(self) -> bool:
         """Whether titles of calls may be shown to whoever sees Dagster."""
         return Settings().share_titles
+
+    @property
+    def partitions_since(self) -> datetime | None:
+        """From when on calls have a partition; None: all have."""
+        return partitions_since(Settings().partition_months, datetime.now(UTC))
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Database]:

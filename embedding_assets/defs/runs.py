@@ -1,14 +1,18 @@
 """What a worker and a run of partitions share: their configuration, the engine call, the events."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
 import dagster as dg
 from pydantic import Field
 
+from embedding_assets.defs.partitions import has_partition
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.outcome import Outcome, Result
+from embedding_assets.engine.publication import AttemptFigures
 from embedding_assets.engine.session import Session
 from embedding_assets.search.links import link_at
 
@@ -93,17 +97,72 @@ def _published(outcome: Outcome, run_id: str, *, share_title: bool) -> dict[str,
     return metadata
 
 
+@dataclass(slots=True)
+class WithoutPartition:
+    """What a run published of recordings that have no partition; one event tells of them all."""
+
+    recordings: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    tokens: int = 0
+
+    def add(self, figures: AttemptFigures) -> None:
+        """Counts one more."""
+        self.recordings += 1
+        self.chunks += figures.chunks
+        self.embedded += figures.embedded
+        self.tokens += figures.tokens
+
+    def materializations(self, run_id: str) -> Iterator[dg.AssetMaterialization]:
+        """The event, of the whole asset, if there is anything to tell."""
+        if self.recordings:
+            yield dg.AssetMaterialization(
+                TRANSCRIPT_CHUNKS,
+                description="Recordings without a partition: PARTITION_MONTHS gives none to calls"
+                " of that age.",
+                metadata={
+                    "recordings_without_partition": dg.MetadataValue.int(self.recordings),
+                    "chunks": dg.MetadataValue.int(self.chunks),
+                    "embedded": dg.MetadataValue.int(self.embedded),
+                    "tokens": dg.MetadataValue.int(self.tokens),
+                    "published_by": dg.MetadataValue.dagster_run(run_id),
+                },
+            )
+
+
 def run_session(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     engine: EmbeddingEngine,
     config: EmbedConfig,
     embed: Callable[[Session], Iterator[Outcome]],
+    *,
+    since: datetime | None = None,
 ) -> Iterator[dg.AssetMaterialization]:
     """One event for each recording as it is published; at the end the failures, in one Failure.
+
+    Calls before `since` have no partition: one event at the end tells how many of them there were.
 
     Raises:
         dg.Failure: recordings failed, or the configuration lets nothing succeed.
     """
+    without = WithoutPartition()
+    try:
+        yield from _run_session(context, engine, config, embed, since=since, without=without)
+    except dg.Failure:
+        yield from without.materializations(context.run.run_id)
+        raise
+    yield from without.materializations(context.run.run_id)
+
+
+def _run_session(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    engine: EmbeddingEngine,
+    config: EmbedConfig,
+    embed: Callable[[Session], Iterator[Outcome]],
+    *,
+    since: datetime | None,
+    without: WithoutPartition,
+) -> Iterator[dg.AssetMaterialization]:
     failed: list[Outcome] = []
     try:
         with engine.session(
@@ -113,7 +172,11 @@ def run_session(
             share_title = engine.shares_titles
             try:
                 for outcome in _published_ones(context.log, embed(session), failed):
-                    yield materialization(outcome, context.run.run_id, share_title=share_title)
+                    recorded_at = None if outcome.call is None else outcome.call.recorded_at
+                    if has_partition(recorded_at, since):
+                        yield materialization(outcome, context.run.run_id, share_title=share_title)
+                    else:
+                        without.add(outcome.figures)
             finally:
                 _report_dead(context.instance, session.dead_runs)
             if session.stopped is not None:

@@ -63,7 +63,7 @@ def discover_recordings(
     """Adds and deletes partitions, at most so many a tick, and requests a worker if one is due."""
     settings = Settings()
     with engine.database() as database, database.transaction(snapshot=True) as connection:
-        recording_ids = transcripts.source_ids(connection)
+        recording_ids = transcripts.source_ids(connection, engine.partitions_since)
         work = queue.work_waiting(connection)
         goes_in_a_batch = is_worth_a_batch(connection, settings.batch_from_tokens)
     changes = partition_changes(
@@ -73,7 +73,7 @@ def discover_recordings(
     living = living_workers(settings, context.instance, work.holders)
     start = 0 if goes_in_a_batch else workers_wanted(work.due, len(living), most=1)
     if not any(changes) and not start:
-        return dg.SkipReason("every recording is a partition, and none waits for a worker")
+        return dg.SkipReason("the partitions follow the recordings, and none waits for a worker")
     return dg.SensorResult(
         dynamic_partitions_requests=_requests(changes),
         run_requests=[worker_request(settings)] if start else [],
@@ -127,12 +127,11 @@ def _relaunch(
         return dg.SkipReason(skip)
     with engine.database() as database, database.transaction(snapshot=True) as connection:
         left = queue.left_undone(connection, run.run_id, _partition_keys(run, instance))
-    # The call may be deleted meanwhile. A request for a missing partition would fail every tick.
-    known = set(instance.get_dynamic_partitions(RECORDINGS)) if left else set()
-    undone = [recording_id for recording_id in left if recording_id in known]
+        undone = [each for each in left if transcripts.is_there(connection, each)]
     if not undone:
         return dg.SkipReason("the run left nothing undone")
-    plan = relaunch(undone)
+    # A request for a partition that is missing would fail every tick.
+    plan = relaunch(undone, instance.get_existing_dynamic_partitions(RECORDINGS, undone))
     return relaunch_requests(run.run_id, plan.partitions, plan.worker)
 
 

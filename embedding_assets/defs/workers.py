@@ -42,8 +42,10 @@ class Relaunch(NamedTuple):
     worker: list[str]  # one run for all of these recordings
 
 
-def relaunch(undone: Sequence[str]) -> Relaunch:
-    """A few recordings get a run each, so that their partitions show the end; many share one."""
-    if len(undone) <= SINGLE_RUNS:
-        return Relaunch(partitions=list(undone), worker=[])
-    return Relaunch(partitions=[], worker=list(undone))
+def relaunch(undone: Sequence[str], keys: Collection[str]) -> Relaunch:
+    """A few get a run each, so that their partitions show the end; many share one.
+
+    So do those without a partition, which are not among the `keys`.
+    """
+    singly = [each for each in undone if each in keys] if len(undone) <= SINGLE_RUNS else []
+    return Relaunch(partitions=singly, worker=[each for each in undone if each not in singly])

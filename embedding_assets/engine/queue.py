@@ -220,13 +220,23 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
 
 
 def reconcile(database: Database) -> None:
-    """Queues what change tracking missed: never queued, deleted, or changed without a trigger.
+    """Queues what change tracking missed: never queued, deleted, or changed without a trigger."""
+    enqueue_missed(database)
+    enqueue_changed(database)
+
+
+def enqueue_missed(database: Database) -> None:
+    """Queues the calls that were never queued, and those that were deleted."""
+    database.retrying(sql.enqueue_unqueued)
+    database.retrying(_enqueue_deleted)
+
+
+def enqueue_changed(database: Database) -> None:
+    """Queues what was changed without a trigger.
 
     Comparing every transcript would take long, so each call compares those that were not compared
     for longest, a bounded number of them.
     """
-    database.retrying(sql.enqueue_unqueued)
-    database.retrying(_enqueue_deleted)
     database.retrying(_enqueue_changed)
 
 
@@ -323,10 +333,24 @@ def work_waiting(connection: Connection) -> WorkWaiting:
     """Looks, without taking anything."""
     held = list(sql.held(connection))
     return WorkWaiting(
-        due=int(sql.count_due(connection)),
+        due=int(sql.count_due(connection)) + _missed(connection),
         held=frozenset(row.recording_id for row in held),
         holders=frozenset(row.claimed_by for row in held),
     )
+
+
+def _missed(connection: Connection) -> int:
+    """Recordings that change tracking missed: never queued, or their call deleted.
+
+    To compare all calls with the queue takes the longest part of a tick, so the numbers of the two
+    decide first whether it is needed.
+    """
+    there = sql.tracking(connection)
+    if there.is_tracked and there.calls == there.queued:
+        return 0
+    unqueued = int(sql.count_unqueued(connection))
+    has_deleted = there.queued > there.calls - unqueued
+    return unqueued + (int(sql.count_deleted(connection)) if has_deleted else 0)
 
 
 def recoverable_dead_letters(connection: Connection) -> int:

@@ -1,14 +1,15 @@
 """One run's work: what is due or named is claimed and embedded, and given back at the end."""
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from embedding_assets.engine import mending, queue, transcripts
+from embedding_assets.engine import mending, queue
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.embedders import Embedder
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.outcome import Outcome
-from embedding_assets.engine.queue import Claims
+from embedding_assets.engine.queue import Claim, Claims
 
 
 class Session:
@@ -32,23 +33,30 @@ class Session:
         """Why this run stopped before everything due was done; None: it did not."""
         return self._run.stopped
 
-    def discover(self) -> set[str]:
-        """Queues what change tracking missed; gives the ids of all recordings there are."""
-        queue.reconcile(self._database)
-        return self._database.retrying(transcripts.source_ids)
-
     def take_over(self, dead_run: str | None) -> None:
         """Frees what a run that has ended still holds."""
         if dead_run is not None:
             self._claims.take_over(dead_run)
 
     def due(self, time_budget: timedelta | None = None) -> Iterator[Outcome]:
-        """Embeds what is due until nothing is, or until the time budget is spent."""
-        claims = self._claims.due(time_budget=time_budget)
+        """Embeds what is due until nothing is, or until the time budget is spent.
+
+        What change tracking missed is due as well.
+        """
         try:
-            yield from self._run.embed(claims, waits_for_batches=True)
+            yield from self._run.embed(self._claim_due(time_budget), waits_for_batches=True)
         finally:
             self._remember_limit()
+
+    def _claim_due(self, time_budget: timedelta | None) -> Iterator[Claim | None]:
+        started = time.monotonic()
+        queue.enqueue_missed(self._database)
+        yield from self._claims.due(time_budget=time_budget)
+        # Transcripts are compared last, as it would keep what is due waiting.
+        queue.enqueue_changed(self._database)
+        if time_budget is not None:
+            time_budget -= timedelta(seconds=time.monotonic() - started)
+        yield from self._claims.due(time_budget=time_budget)
 
     def _remember_limit(self) -> None:
         """Writes down the account's limit, which decides how much is worth a batch."""

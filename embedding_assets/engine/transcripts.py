@@ -121,6 +121,18 @@ def is_certainly_gone(connection: Connection, recording_id: str) -> bool:
     return hidden.can_ask and sql.call_is_there(connection, recording_id=recording_id) is False
 
 
-def source_ids(connection: Connection) -> set[str]:
-    """Ids of all recordings there are, as text."""
-    return {row.recording_id for row in sql.source_ids(connection)}
+def source_ids(connection: Connection, since: datetime | None = None) -> set[str]:
+    """Ids of all recordings there are, as text; with `since`, of calls from then on.
+
+    A call without a date is left out with `since`.
+    """
+    if since is None:
+        rows = sql.source_ids(connection)
+    else:
+        rows = sql.source_ids_since(connection, since=since)
+    return {row.recording_id for row in rows}
+
+
+def is_there(connection: Connection, recording_id: str) -> bool:
+    """Whether the recorder has this call."""
+    return sql.call(connection, recording_id=recording_id) is not None

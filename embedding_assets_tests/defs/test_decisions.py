@@ -82,21 +82,26 @@ def test_a_worker_lives_while_it_is_young_or_holds_a_lease(
     assert alive == (["w"] if lives else [])
 
 
-@given(undone=st.lists(st.text(min_size=1), unique=True, max_size=40))
-def test_everything_undone_is_launched_once_by_one_of_the_two_ways(undone: list[str]) -> None:
-    plan = relaunch(undone)
-    assert plan.partitions + plan.worker == undone
-    assert bool(plan.worker) == (len(undone) > SINGLE_RUNS)
+@given(undone=st.lists(st.text(min_size=1), unique=True, max_size=40), data=st.data())
+def test_everything_undone_is_launched_once_by_one_of_the_two_ways(
+    undone: list[str], data: st.DataObject
+) -> None:
+    keys = data.draw(st.sets(st.sampled_from(undone))) if undone else set()
+    plan = relaunch(undone, keys)
+    assert sorted(plan.partitions + plan.worker) == sorted(undone)
+    assert set(plan.partitions) == (keys if len(undone) <= SINGLE_RUNS else set())
 
 
 @given(undone=st.lists(st.text(min_size=1), unique=True, min_size=1, max_size=40))
 def test_relaunches_have_keys_of_their_own_that_never_change(undone: list[str]) -> None:
-    requests = relaunch_requests("run", *relaunch(undone))
+    requests = relaunch_requests("run", *relaunch(undone, undone))
     keys = [request.run_key for request in requests]
     assert None not in keys
     assert len(set(keys)) == len(keys) == (1 if len(undone) > SINGLE_RUNS else len(undone))
-    assert keys == [request.run_key for request in relaunch_requests("run", *relaunch(undone))]
-    other = [request.run_key for request in relaunch_requests("other", *relaunch(undone))]
+    assert keys == [
+        request.run_key for request in relaunch_requests("run", *relaunch(undone, undone))
+    ]
+    other = [request.run_key for request in relaunch_requests("other", *relaunch(undone, undone))]
     assert set(keys).isdisjoint(other)
 
 

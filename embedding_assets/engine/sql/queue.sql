@@ -19,10 +19,12 @@ ON CONFLICT (recording_id) DO NOTHING;
 SELECT enqueue_recordings(:recording_ids::text[]);
 
 -- name: deleted_calls()
--- Recordings whose call was deleted and that are not queued for withdrawal yet.
+-- Recordings whose call was deleted and that are not queued for withdrawal yet. Every call has a row
+-- in the queue when this is asked: only with more rows than calls are the two compared.
 SELECT queued.recording_id
 FROM embedding_queue AS queued
 WHERE queued.status IN ('completed', 'dead_letter')
+    AND (SELECT count(*) FROM embedding_queue) > (SELECT count(*) FROM fathom_calls)
     AND NOT EXISTS (
         SELECT FROM fathom_calls AS calls WHERE calls.recording_id::text = queued.recording_id);
 
@@ -298,24 +300,36 @@ SELECT count(*) FILTER (WHERE outcome IN ('published', 'source_gone')) AS proces
 FROM embedding_attempts WHERE run_id = :run_id;
 
 -- name: count_due()$
--- What a worker would claim or withdraw: due, lease expired, never queued, or call deleted.
+-- What a worker would claim: due, or its lease expired.
 SELECT (
     SELECT count(*) FROM embedding_queue
     WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
 ) + (
     SELECT count(*) FROM embedding_queue WHERE status = 'processing' AND lease_expires_at < now()
-) + (
-    SELECT count(*) FROM fathom_calls AS calls
-    WHERE NOT EXISTS (
-        SELECT FROM embedding_queue AS queued
-        WHERE queued.recording_id = calls.recording_id::text)
-) + (
-    SELECT count(*) FROM embedding_queue AS queued
-    WHERE queued.status IN ('completed', 'dead_letter')
-        AND NOT EXISTS (
-            SELECT FROM fathom_calls AS calls
-            WHERE calls.recording_id::text = queued.recording_id)
 );
+
+-- name: tracking()^
+-- How many calls and rows in the queue there are, and whether a trigger queues every new call.
+SELECT (SELECT count(*) FROM fathom_calls) AS calls,
+       (SELECT count(*) FROM embedding_queue) AS queued,
+       EXISTS (SELECT FROM pg_trigger
+               WHERE tgrelid = to_regclass('fathom_calls') AND tgname = 'embedding_assets_insert'
+                   AND tgenabled IN ('O', 'A')) AS is_tracked;
+
+-- name: count_unqueued()$
+-- Calls that have no row in the queue.
+SELECT count(*) FROM fathom_calls AS calls
+WHERE NOT EXISTS (
+    SELECT FROM embedding_queue AS queued
+    WHERE queued.recording_id = calls.recording_id::text);
+
+-- name: count_deleted()$
+-- Recordings whose call was deleted and that are not queued for withdrawal yet.
+SELECT count(*) FROM embedding_queue AS queued
+WHERE queued.status IN ('completed', 'dead_letter')
+    AND NOT EXISTS (
+        SELECT FROM fathom_calls AS calls
+        WHERE calls.recording_id::text = queued.recording_id);
 
 -- name: held()
 -- What living runs are working on.
