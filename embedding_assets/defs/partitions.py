@@ -6,7 +6,7 @@ knows nothing of partitions.
 """
 
 import calendar
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import dagster as dg
 
 RECORDINGS = "recordings"
 PARTS = "vector_index_parts"
-MOST_KEYS_A_REQUEST = 5_000
+MOST_KEYS_A_REQUEST = 5_000  # that Dagster's storage takes in one statement
 
 recordings = dg.DynamicPartitionsDefinition(name=RECORDINGS)
 vector_index_parts = dg.DynamicPartitionsDefinition(name=PARTS)
@@ -53,15 +53,9 @@ def partition_changes(
     return PartitionChanges(added=sorted(there - known), deleted=sorted(known - there - busy))
 
 
-def key_batches(keys: Sequence[str]) -> Iterator[list[str]]:
-    """The keys in batches that Dagster's storage takes at once."""
-    for start in range(0, len(keys), MOST_KEYS_A_REQUEST):
-        yield list(keys[start : start + MOST_KEYS_A_REQUEST])
-
-
 def add_partitions(instance: dg.DagsterInstance, recording_ids: Iterable[str]) -> int:
     """Registers the recordings that are not yet partitions; gives their number."""
     added = partition_changes(set(recording_ids), instance.get_dynamic_partitions(RECORDINGS)).added
-    for keys in key_batches(added):
-        instance.add_dynamic_partitions(RECORDINGS, keys)
+    for start in range(0, len(added), MOST_KEYS_A_REQUEST):
+        instance.add_dynamic_partitions(RECORDINGS, added[start : start + MOST_KEYS_A_REQUEST])
     return len(added)

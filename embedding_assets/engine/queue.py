@@ -220,23 +220,13 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
 
 
 def reconcile(database: Database) -> None:
-    """Queues what change tracking missed: never queued, deleted, or changed without a trigger."""
-    enqueue_missed(database)
-    enqueue_changed(database)
-
-
-def enqueue_missed(database: Database) -> None:
-    """Queues the calls that were never queued, and those that were deleted."""
-    database.retrying(sql.enqueue_unqueued)
-    database.retrying(_enqueue_deleted)
-
-
-def enqueue_changed(database: Database) -> None:
-    """Queues what was changed without a trigger.
+    """Queues what change tracking missed: never queued, deleted, or changed without a trigger.
 
     Comparing every transcript would take long, so each call compares those that were not compared
     for longest, a bounded number of them.
     """
+    database.retrying(sql.enqueue_unqueued)
+    database.retrying(_enqueue_deleted)
     database.retrying(_enqueue_changed)
 
 

@@ -50,10 +50,9 @@ class Session:
 
     def _claim_due(self, time_budget: timedelta | None) -> Iterator[Claim | None]:
         started = time.monotonic()
-        queue.enqueue_missed(self._database)
         yield from self._claims.due(time_budget=time_budget)
-        # Transcripts are compared last, as it would keep what is due waiting.
-        queue.enqueue_changed(self._database)
+        # Not before: what is due would wait for it, and where there are triggers it finds nothing.
+        queue.reconcile(self._database)
         if time_budget is not None:
             time_budget -= timedelta(seconds=time.monotonic() - started)
         yield from self._claims.due(time_budget=time_budget)

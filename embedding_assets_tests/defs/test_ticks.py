@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from embedding_assets.definitions import defs
-from embedding_assets.defs.partitions import MOST_KEYS_A_REQUEST, RECORDINGS
+from embedding_assets.defs.partitions import RECORDINGS
 from embedding_assets.defs.sensors import MOST_KEYS_A_TICK
 from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import Layer, Tick
@@ -29,7 +29,7 @@ def _partition_changes(data: Any) -> tuple[list[str], list[str]]:
     deleted: list[str] = []
     for request in data.dynamic_partitions_requests or []:
         assert request.partitions_def_name == RECORDINGS
-        assert len(request.partition_keys) <= MOST_KEYS_A_REQUEST
+        assert len(request.partition_keys) <= MOST_KEYS_A_TICK
         is_addition = isinstance(request, dg.AddDynamicPartitionsRequest)
         (added if is_addition else deleted).extend(request.partition_keys)
     return added, deleted
@@ -59,10 +59,10 @@ def test_a_tick_asks_for_a_bounded_number_of_partitions(layer: Layer, tick: Tick
 
 
 def test_a_tick_deletes_a_bounded_number_of_partitions(layer: Layer, tick: Tick) -> None:
-    keys = [f"gone{n}" for n in range(MOST_KEYS_A_REQUEST + 1)]
+    keys = [f"gone{n}" for n in range(MOST_KEYS_A_TICK + 1)]
     layer.instance.add_dynamic_partitions(RECORDINGS, keys)
     _, deleted = _partition_changes(tick("discover_recordings"))
-    assert len(set(deleted)) == len(deleted) == MOST_KEYS_A_REQUEST
+    assert len(set(deleted)) == len(deleted) == MOST_KEYS_A_TICK
 
 
 def test_nothing_is_asked_for_when_all_is_done(layer: Layer, tick: Tick) -> None:
