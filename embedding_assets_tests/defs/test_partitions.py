@@ -259,3 +259,16 @@ def test_months_are_those_of_the_calendar(
 def test_without_the_setting_every_recording_has_a_partition() -> None:
     assert partitions_since(None, datetime.now(UTC)) is None
     assert has_partition(None, None)
+
+
+def test_a_queued_run_of_a_partition_that_went_meanwhile_fails_and_a_worker_embeds_it(
+    layer: Layer,
+) -> None:
+    _add(layer, old=OLD)
+    queued = layer.job("embed_recording").execute_in_process(
+        instance=layer.instance, tags={"dagster/partition": "old"}, raise_on_error=False
+    )
+    assert not queued.success
+    assert layer.statuses() == {"old": "pending"}
+    assert layer.worker().success
+    assert layer.statuses() == {"old": "completed"}
