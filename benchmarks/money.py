@@ -9,7 +9,7 @@ RECORDINGS = 100
 LONG = 5
 DIMENSIONS = 256
 EDITS = 20
-WORKER = ("benchmarks.throughput", "worker")
+WORKER = "benchmarks.worker"
 
 
 def measure() -> list[Figure]:
@@ -79,7 +79,7 @@ def _edits(there: Installation) -> Figure:
                 " || ' This was added later.' WHERE recording_id = %s AND position = %s",
                 [recording_id, draw.randint(0, last)],
             )
-            there.python("-m", *WORKER)  # which starts sooner than a run
+            there.python("-m", WORKER)  # which starts sooner than a run
             row = connection.execute(
                 "SELECT embedded FROM embedding_attempts ORDER BY finished_at DESC LIMIT 1"
             ).fetchone()

@@ -72,7 +72,7 @@ def _drain(there: Installation, api: LoopbackAPI, account: Account) -> list[Figu
     )
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.throughput", "worker"],
+            [sys.executable, "-m", "benchmarks.worker"],
             env=there.environment,
             cwd=ROOT,
         )

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from embedding_assets.engine.chunking import ChunkSettings, chunk
-from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.embedders.local import DIMENSIONS, MODEL, LocalEmbedder
 from embedding_assets.engine.model import Chunk, Segment
 from embedding_assets.engine.publication import insert_chunks
@@ -188,10 +188,7 @@ def publish(
         for meeting in meetings:
             call = Call(meeting.title, None, None, None, None, None)
             transcript = Transcript("", call, "", tuple(meeting.chunks))
-            recording = {"recording_id": meeting.recording_id}
-            insert_chunks(connection, **recording, transcript=transcript)
-            sql.store_words(connection, **recording)
-            sql.describe_recording(connection, **recording, cut_as="", **asdict(call))
+            insert_chunks(connection, meeting.recording_id, transcript)
 
 
 def ask(

@@ -141,7 +141,7 @@ def main(data: Path, copies: int) -> None:
         there.load(LOADED, long=LOADED // 7)
         before, started = there.count("transcript_chunks"), time.monotonic()
         worker = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.throughput", "worker"],
+            [sys.executable, "-m", "benchmarks.worker"],
             env=there.environment,
             cwd=ROOT,
         )

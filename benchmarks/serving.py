@@ -41,7 +41,7 @@ from embedding_assets_tests.loopback_api import embedding
 Seen = list[tuple[int, int]]  # bytes and connections of the server
 
 MODULE = "benchmarks.serving"
-WORKER = ("benchmarks.throughput", "worker")
+WORKER = "benchmarks.worker"
 DATA = ROOT.parent / "shared" / "data"
 DIMENSIONS = 384
 COPIES = 4  # of the meetings, 18,000 chunks each
@@ -77,7 +77,7 @@ def measure() -> list[Figure]:
 def build(there: Installation) -> None:
     """Publishes the corpus and indexes it; leaves further recordings for a worker."""
     _bring(there, range(COPIES))
-    there.python("-m", *WORKER)
+    there.python("-m", WORKER)
     index(there)
     with Database(there.url) as database:
         count_words(database)
@@ -196,7 +196,7 @@ def _watch(there: Installation, server: psutil.Process, seen: Seen, ended: threa
 def _worker(there: Installation) -> Iterator[list[tuple[float, int]]]:
     """Publishes; gives a list with its first mark."""
     _, before = _mark(there)
-    with _process(there, sys.executable, "-m", *WORKER) as process:
+    with _process(there, sys.executable, "-m", WORKER) as process:
         while (mark := _mark(there))[1] == before and process.poll() is None:
             time.sleep(0.2)
         yield [mark]

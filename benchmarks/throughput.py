@@ -5,11 +5,9 @@ tables. Then two workers on one queue beside one, with an API that takes longer.
 turns, some times, so that what else the machine does meets all of them; figures are medians.
 """
 
-import os
 import sys
 import time
 from collections import defaultdict
-from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any, LiteralString
@@ -26,10 +24,8 @@ from benchmarks.measuring import (
     loopback_api,
     measured,
 )
-from embedding_assets.engine.in_flight import Lane
 from embedding_assets.server.connections import application_url
 from embedding_assets.settings import Settings
-from embedding_assets.wiring import open_session
 
 RECORDINGS = 200
 LONG = 29  # of them, over three hours: 10,000 chunks altogether
@@ -48,14 +44,6 @@ UPDATE embedding_queue SET status = 'pending', completed_at = NULL, claimed_by =
     lease_expires_at = NULL, next_attempt_at = now();
 VACUUM FULL embedding_queue;
 """
-
-
-def worker() -> None:
-    """Embeds what is due with the engine alone, in this process."""
-    run_id = f"benchmark {os.getpid()}"  # claims are a run's own
-    with open_session(Settings(), run_id, lane=Lane.standard, insert_batch=None) as session:
-        for _ in session.due(timedelta(hours=1)):
-            pass
 
 
 def measure() -> list[Figure]:
@@ -78,7 +66,7 @@ ENGINE = "engine alone"
 # A command in two processes at once; what they take is counted together.
 TWICE = ("sh", "-c", '"$@" & first=$!; "$@" && wait $first', "sh")
 RUNS: dict[str, tuple[str, ...]] = {
-    ENGINE: (sys.executable, "-m", MODULE, "worker"),
+    ENGINE: (sys.executable, "-m", "benchmarks.worker"),
     "Dagster run": (str(Path(sys.executable).with_name("embedding-assets")), "run"),
 }
 
@@ -90,7 +78,7 @@ def _beside_copy(there: Installation, at: str) -> list[Figure]:
         for name, command in RUNS.items():
             empty(there)
             runs[name].append(measured(command, there.environment))
-        copies.append(float(there.python("-m", MODULE, "copy").output))
+        copies.append(float(there.python("-m", MODULE).output))
     chunks = there.count("transcript_chunks")
     limit = chunks / median(copies)
     figures = [Figure(f"binary COPY, {at}", limit, "chunks/s", note=f"{chunks:,} chunks")]
@@ -182,4 +170,4 @@ def _copy(
 
 
 if __name__ == "__main__":
-    {"worker": worker, "copy": copy}[sys.argv[1]]()
+    copy()

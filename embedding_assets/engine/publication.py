@@ -58,15 +58,6 @@ def publish(
     with connection.pipeline():  # an answer is waited for where one is read
         sql.withdraw_chunks(connection, recording_id=claim.recording_id)
         insert_chunks(connection, claim.recording_id, transcript)
-        sql.store_words(connection, recording_id=claim.recording_id)
-        sql.describe_recording(
-            connection,
-            recording_id=claim.recording_id,
-            cut_as=transcript.cut_as,
-            speakers=list({name for chunk in transcript.chunks for name in chunk.speakers}),
-            chunks=len(transcript.chunks),
-            **asdict(transcript.call),
-        )
         version = current_version(connection, claim.recording_id)
         sql.complete(
             connection,
@@ -161,7 +152,7 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
 
 
 def insert_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:
-    """Writes the chunks of a recording that has none; neither their words nor their vectors."""
+    """Writes the chunks of a recording that has none, with all but their vectors."""
     chunks, call = transcript.chunks, transcript.call
     sql.insert_chunks(
         connection,
@@ -180,6 +171,15 @@ def insert_chunks(connection: Connection, recording_id: str, transcript: Transcr
         call_title=call.title,
         call_recorded_at=call.recorded_at,
         user_id=call.user_id,
+    )
+    sql.store_words(connection, recording_id=recording_id)
+    sql.describe_recording(
+        connection,
+        recording_id=recording_id,
+        cut_as=transcript.cut_as,
+        speakers=list({name for each in chunks for name in each.speakers}),
+        chunks=len(chunks),
+        **asdict(call),
     )
 
 
