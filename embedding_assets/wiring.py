@@ -170,8 +170,11 @@ def _embedder(settings: Settings, *, is_for_search: bool = False) -> Embedder:
             )
         from embedding_assets.engine.embedders.local import LocalEmbedder  # noqa: PLC0415
 
-        # A question takes milliseconds: one processor answers hundreds a second.
-        return LocalEmbedder(concurrency=1 if is_for_search else settings.embedding_concurrency)
+        return LocalEmbedder(
+            # A question takes milliseconds: one processor answers hundreds a second.
+            concurrency=1 if is_for_search else settings.embedding_concurrency,
+            cache=settings.home / "openvino",
+        )
     from embedding_assets.engine.embedders.openai import (  # noqa: PLC0415
         OpenAIEmbedder,
         Retries,

@@ -137,3 +137,23 @@ def run(code: str, home: Path | None = None) -> None:
     code = "from embedding_assets.engine.embedders.local import LocalEmbedder\n" + dedent(code)
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)} if home else None
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)
+
+
+def test_a_model_made_ready_before_is_loaded_and_a_cache_of_no_use_is_done_without(
+    tmp_path: Path,
+) -> None:
+    texts = ["What did the customer decide?", "The weather is fine."]
+    without = LocalEmbedder(concurrency=1).embed(texts).vectors
+    cache = tmp_path / "cache"
+    first = LocalEmbedder(concurrency=1, cache=cache).embed(texts).vectors
+    (blob,) = cache.glob("*.blob")
+    made_at = blob.stat().st_mtime_ns
+    again = LocalEmbedder(concurrency=1, cache=cache).embed(texts).vectors
+    assert [each.stat().st_mtime_ns for each in cache.glob("*.blob")] == [made_at]
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:100_000])  # a disk was full
+    broken = LocalEmbedder(concurrency=1, cache=cache).embed(texts).vectors
+    (tmp_path / "file").write_text("no folder")
+    unwritable = LocalEmbedder(concurrency=1, cache=tmp_path / "file").embed(texts).vectors
+    for vectors in (first, again, broken, unwritable):
+        np.testing.assert_array_equal(vectors, without)
