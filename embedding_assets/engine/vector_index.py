@@ -2,7 +2,9 @@
 
 Ids only grow, so new vectors lie in no part's range and cost no index anything; search reads them
 one by one until there are enough for a part. Small neighbours are merged into larger parts, as in a
-log-structured merge tree (O'Neil et al. 1996). An index is built CONCURRENTLY: nobody waits for it.
+log-structured merge tree (O'Neil et al. 1996). A part that lost most of its vectors is built again
+with what is left, and one that lost all is dropped. An index is built CONCURRENTLY: nobody waits
+for it.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -45,7 +47,13 @@ class Part:
     from_id: int
     to_id: int
     state: str = "building"
-    rows: int | None = None  # None until it was built
+    rows: int | None = None  # when it was built; None until then
+    live: int | None = None  # now, as Postgres estimates it
+
+    @property
+    def lost_most(self) -> bool:
+        """Whether fewer than half of its vectors are left."""
+        return 2 * (self.live or 0) < (self.rows or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +86,40 @@ def next_range(
 ) -> tuple[int, int] | None:
     """The range of ids to build a part of next; None while nothing pays.
 
-    The tail first: it is what slows search down. Then the oldest neighbours of like size.
+    The tail first: it is what slows search down. Then a part that lost most of its vectors, then
+    the oldest neighbours of like size.
     """
     end = sealed[-1].to_id if sealed else 0
     if tail.rows >= policy.tail_rows:
         return end, tail.to_id
+    for place, part in enumerate(sealed):
+        if part.lost_most:
+            return _filled_up(sealed, place)
     for start in range(len(sealed) - policy.fan_in + 1):
         group = sealed[start : start + policy.fan_in]
-        rows = [part.rows or 0 for part in group]
+        rows = [part.live or 0 for part in group]
         if max(rows) < 2 * max(1, min(rows)) and sum(rows) <= policy.largest:
             return group[0].from_id, group[-1].to_id
     return None
 
 
+def _filled_up(sealed: Sequence[Part], place: int) -> tuple[int, int]:
+    """The range of a part that lost most, with the neighbours that fit into what it once held."""
+    room = (sealed[place].rows or 0) - (sealed[place].live or 0)
+    first = last = place
+    while last + 1 < len(sealed) and (sealed[last + 1].live or 0) <= room:
+        last += 1
+        room -= sealed[last].live or 0
+    while first > 0 and (sealed[first - 1].live or 0) <= room:
+        first -= 1
+        room -= sealed[first].live or 0
+    return sealed[first].from_id, sealed[last].to_id
+
+
 def waiting(connection: Connection, policy: Policy) -> bool:
     """Whether there is anything to build or to drop; changes nothing."""
-    parts = all_parts(connection)
-    if any(part.state != "sealed" for part in parts):
+    parts = _counted(connection)
+    if any(part.state != "sealed" or part.live == 0 for part in parts):
         return True
     return any(_next_range(connection, row.model, parts, policy) for row in sql.models(connection))
 
@@ -102,21 +127,28 @@ def waiting(connection: Connection, policy: Policy) -> bool:
 def begin(database: Database, policy: Policy) -> Part | None:
     """The part to build next, written down as being built; None when there is none.
 
-    One that was begun and never finished comes first.
+    One that was begun and never finished comes first. Parts that lost all their vectors are from
+    now on read no more, and among `replaced_parts`.
     """
     return database.retrying(lambda connection: _begin(connection, policy))
 
 
 def _begin(connection: Connection, policy: Policy) -> Part | None:
-    parts = all_parts(connection)
+    parts = _counted(connection)
     for part in parts:
         if part.state == "building":
             return part
+    for part in parts:
+        if part.state == "sealed" and part.live == 0:
+            sql.retire_part(connection, index_name=part.index_name)
+    parts = [part for part in parts if part.live != 0]
     for row in sql.models(connection):
         ids = _next_range(connection, row.model, parts, policy)
         if ids is None:
             continue
         part = Part(_index_name(row.model, *ids), row.model, *ids)
+        if there := next((each for each in parts if each.index_name == part.index_name), None):
+            return there  # of the same range: built again under its name
         begun = sql.begin_part(
             connection,
             index_name=part.index_name,
@@ -127,6 +159,21 @@ def _begin(connection: Connection, policy: Policy) -> Part | None:
         if begun:  # else another run was quicker
             return part
     return None
+
+
+def _counted(connection: Connection) -> list[Part]:
+    """Every part; those that seem to have lost most are counted, as estimates may be wrong."""
+    return [
+        replace(part, live=_count(connection, part))
+        if part.state == "sealed" and part.lost_most
+        else part
+        for part in all_parts(connection)
+    ]
+
+
+def _count(connection: Connection, part: Part) -> int:
+    ids = {"from_id": part.from_id, "to_id": part.to_id}
+    return int(sql.count_part(connection, model=part.model, **ids))
 
 
 def _next_range(
@@ -145,7 +192,7 @@ def find(database: Database, index_name: str) -> Part | None:
 
 
 def replaced_parts(database: Database) -> list[str]:
-    """Names of parts that others took in, and whose index is still to be dropped."""
+    """Names of parts that search reads no more, and whose index is still to be dropped."""
     return [part.index_name for part in database.retrying(all_parts) if part.state == "dropping"]
 
 
@@ -208,9 +255,7 @@ class Builder:
             connection.execute("ANALYZE chunk_embeddings")
         if state is None or not state.is_valid:
             raise TransientError(f"{part.index_name} was not built to its end")
-        rows = database.retrying(
-            lambda c: sql.count_part(c, model=part.model, from_id=part.from_id, to_id=part.to_id)
-        )
+        rows = database.retrying(partial(_count, part=part))
         replaced = database.retrying(lambda c: _seal(c, part, rows))
         self.drop(database, replaced)
         return Built(part, rows, state.bytes, time.monotonic() - started, tuple(replaced))

@@ -31,7 +31,8 @@ ON CONFLICT DO NOTHING
 
 
 def _part(from_id: int, to_id: int, count: int | None = None) -> Part:
-    return Part(f"p{from_id}", MODEL, from_id, to_id, "sealed", count or to_id - from_id)
+    size = count or to_id - from_id
+    return Part(f"p{from_id}", MODEL, from_id, to_id, "sealed", size, size)
 
 
 # What is built next.

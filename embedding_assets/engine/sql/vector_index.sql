@@ -1,7 +1,11 @@
 -- name: parts()
--- All parts of the vector index, each model's in the order of their ids.
-SELECT index_name, model, from_id, to_id, state, rows FROM vector_index_parts
-ORDER BY model, from_id, to_id;
+-- All parts of the vector index, each model's in the order of their ids. `live` is how many vectors
+-- each has now, as the last VACUUM or ANALYZE saw it, or its build.
+SELECT parts.index_name, parts.model, parts.from_id, parts.to_id, parts.state, parts.rows,
+       least(parts.rows, index.reltuples::bigint) AS live
+FROM vector_index_parts AS parts
+LEFT JOIN pg_class AS index ON index.oid = to_regclass(parts.index_name)
+ORDER BY parts.model, parts.from_id, parts.to_id;
 
 -- name: sealed_parts(model)
 -- The ranges of ids that search reads through an index.
@@ -31,9 +35,9 @@ VALUES (:index_name, :model, :from_id, :to_id, 'building')
 ON CONFLICT DO NOTHING;
 
 -- name: count_part(model, from_id, to_id)$
--- Vectors that a part covers.
+-- Vectors that a part covers; compared as rows, so that the index on (model, id) alone is read.
 SELECT count(*) FROM chunk_embeddings
-WHERE id >= :from_id AND id < :to_id AND model = :model;
+WHERE (model, id) >= (:model, :from_id) AND (model, id) < (:model, :to_id);
 
 -- name: seal_part(index_name, rows)!
 -- From now on search reads the part.
@@ -48,6 +52,10 @@ WHERE built.index_name = :index_name AND replaced.index_name <> built.index_name
     AND replaced.model = built.model AND replaced.state = 'sealed'
     AND replaced.from_id >= built.from_id AND replaced.to_id <= built.to_id
 RETURNING replaced.index_name;
+
+-- name: retire_part(index_name)!
+-- From now on search no longer reads a part without vectors.
+UPDATE vector_index_parts SET state = 'dropping' WHERE index_name = :index_name AND state = 'sealed';
 
 -- name: forget_part(index_name)!
 -- Its index is gone.
