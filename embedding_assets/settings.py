@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     index_part_rows: int = Field(default=300_000, ge=1_000)
     # In Postgres's notation. With less than 800 bytes for each vector of a part, a build takes
     # twice as long.
-    index_build_memory: str = Field(default="256MB", pattern=r"^[0-9]+ ?(kB|MB|GB)$")
+    index_build_memory: str = Field(default="512MB", pattern=r"^[0-9]+ ?(kB|MB|GB)$")
     # With more than 0, that memory is shared memory, of which containers often have only 64 MB.
     index_build_workers: int = Field(default=0, ge=0, le=64)
 

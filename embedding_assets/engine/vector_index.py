@@ -235,7 +235,7 @@ class Builder:
             ConfigurationError: the role does not own the table.
         """
         started = time.monotonic()
-        dimensions = database.retrying(partial(sql.model_dimensions, model=part.model))
+        key = database.retrying(partial(sql.index_key, model=part.model))
         with self._connection() as connection:
             state = sql.index_state(connection, index_name=part.index_name)
             if state is not None and state.is_being_built:
@@ -246,7 +246,7 @@ class Builder:
                 state = None
             with meanwhile(partial(self._watch, connection.info.backend_pid, progress)):
                 if state is None:
-                    connection.execute(_create(part, dimensions))
+                    connection.execute(_create(part, key))
                 elif part.state == "sealed":
                     self._drop(connection, f"{part.index_name}_ccnew")  # of an interrupted one
                     connection.execute(_REINDEX.format(compose.Identifier(part.index_name)))
@@ -321,18 +321,19 @@ def _seal(connection: Connection, part: Part, rows: int) -> list[str]:
 
 _CREATE = compose.SQL("""
     CREATE INDEX CONCURRENTLY {index} ON chunk_embeddings
-    USING hnsw ((signs::bit({dimensions})) bit_hamming_ops) WITH (m = 12, ef_construction = 40)
+    USING hnsw (({key}) {operators}) WITH (m = 12, ef_construction = 40)
     WHERE model = {model} AND id >= {from_id} AND id < {to_id}
 """)
 _REINDEX = compose.SQL("REINDEX INDEX CONCURRENTLY {}")
 _DROP = compose.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
 
 
-def _create(part: Part, dimensions: int) -> compose.Composed:
+def _create(part: Part, key: Any) -> compose.Composed:
     # An index predicate takes no parameters.
     return _CREATE.format(
         index=compose.Identifier(part.index_name),
-        dimensions=compose.Literal(dimensions),
+        key=compose.SQL(key.key),
+        operators=compose.SQL(key.operators),
         model=compose.Literal(part.model),
         from_id=compose.Literal(part.from_id),
         to_id=compose.Literal(part.to_id),

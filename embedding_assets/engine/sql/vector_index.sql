@@ -28,6 +28,12 @@ FROM (
     LIMIT :limit
 ) AS newest;
 
+-- name: index_key(model)^
+-- What a model's parts are graphs of, and by which operators.
+SELECT key.key, key.operators
+FROM embedding_models AS models CROSS JOIN LATERAL vector_index_key(models.dimensions) AS key
+WHERE models.model = :model;
+
 -- name: begin_part(index_name, model, from_id, to_id)!
 -- Says which part is built next; of each model one at a time.
 INSERT INTO vector_index_parts (index_name, model, from_id, to_id, state)

@@ -1,0 +1,41 @@
+"""Parts of the vector index for models of few dimensions: graphs of vectors in half precision."""
+
+from pathlib import Path
+
+from alembic import op
+
+from embedding_assets.migrations.functions import as_before
+
+revision = "0012"
+down_revision = "0011"
+
+FOLDER = Path(__file__).parent
+
+# Until the schedule has built them again, in the next minutes, search compares every vector.
+DROP_PARTS = """
+DO $$
+DECLARE
+    part record;
+BEGIN
+    FOR part IN
+        SELECT index_name FROM vector_index_parts JOIN embedding_models USING (model)
+        WHERE dimensions < 1024
+    LOOP
+        EXECUTE format('DROP INDEX IF EXISTS %I', part.index_name);
+        DELETE FROM vector_index_parts WHERE index_name = part.index_name;
+    END LOOP;
+END $$;
+"""
+
+
+def upgrade() -> None:
+    """Says what parts are built on, and drops those that are built on something else."""
+    op.execute((FOLDER / "0012_half_precision_parts.sql").read_text(encoding="utf-8"))
+    op.execute(DROP_PARTS)
+
+
+def downgrade() -> None:
+    """Puts the statement of the revision before back, which reads parts built on signs."""
+    op.execute(as_before("0006_quicker_search.sql", "nearest_vectors_statement"))
+    op.execute("DROP FUNCTION vector_index_key(integer)")
+    op.execute(DROP_PARTS)
