@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     index_database_url: SecretStr | None = None
     index_tail_rows: int = Field(default=20_000, ge=100)
     index_part_rows: int = Field(default=300_000, ge=1_000)
-    # In Postgres's notation. With less than 800 bytes for each vector of a part, a build takes
-    # twice as long.
+    # In Postgres's notation. With less than 800 bytes for each vector of a part, or 1,600 for those
+    # of 384 dimensions, a build takes several times as long.
     index_build_memory: str = Field(default="512MB", pattern=r"^[0-9]+ ?(kB|MB|GB)$")
     # With more than 0, that memory is shared memory, of which containers often have only 64 MB.
     index_build_workers: int = Field(default=0, ge=0, le=64)

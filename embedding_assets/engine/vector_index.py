@@ -321,7 +321,7 @@ def _seal(connection: Connection, part: Part, rows: int) -> list[str]:
 
 _CREATE = compose.SQL("""
     CREATE INDEX CONCURRENTLY {index} ON chunk_embeddings
-    USING hnsw (({key}) {operators}) WITH (m = 12, ef_construction = 40)
+    USING hnsw (({key}) {operators}) WITH ({options})
     WHERE model = {model} AND id >= {from_id} AND id < {to_id}
 """)
 _REINDEX = compose.SQL("REINDEX INDEX CONCURRENTLY {}")
@@ -334,6 +334,7 @@ def _create(part: Part, key: Any) -> compose.Composed:
         index=compose.Identifier(part.index_name),
         key=compose.SQL(key.key),
         operators=compose.SQL(key.operators),
+        options=compose.SQL(key.options),
         model=compose.Literal(part.model),
         from_id=compose.Literal(part.from_id),
         to_id=compose.Literal(part.to_id),

@@ -29,8 +29,8 @@ FROM (
 ) AS newest;
 
 -- name: index_key(model)^
--- What a model's parts are graphs of, and by which operators.
-SELECT key.key, key.operators
+-- What a model's parts are graphs of, by which operators and with which options.
+SELECT key.key, key.operators, key.options
 FROM embedding_models AS models CROSS JOIN LATERAL vector_index_key(models.dimensions) AS key
 WHERE models.model = :model;
 

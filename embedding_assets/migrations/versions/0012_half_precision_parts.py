@@ -11,6 +11,19 @@ down_revision = "0011"
 
 FOLDER = Path(__file__).parent
 
+# CREATE OR REPLACE takes settings of a function away, see 0005.
+PIN = """
+DO $$
+DECLARE
+    path text;
+BEGIN
+    SELECT format('%I, %s, pg_temp', current_schema(), extnamespace::regnamespace) INTO path
+    FROM pg_extension WHERE extname = 'vector';
+    EXECUTE 'ALTER FUNCTION nearest_chunk_vectors SET search_path = ' || path;
+    ALTER FUNCTION nearest_chunk_vectors SET jit = off;
+END $$;
+"""
+
 # Until the schedule has built them again, in the next minutes, search compares every vector.
 DROP_PARTS = """
 DO $$
@@ -31,11 +44,14 @@ END $$;
 def upgrade() -> None:
     """Says what parts are built on, and drops those that are built on something else."""
     op.execute((FOLDER / "0012_half_precision_parts.sql").read_text(encoding="utf-8"))
+    op.execute(PIN)
     op.execute(DROP_PARTS)
 
 
 def downgrade() -> None:
-    """Puts the statement of the revision before back, which reads parts built on signs."""
+    """Puts the functions of the revision before back, which read parts built on signs."""
     op.execute(as_before("0006_quicker_search.sql", "nearest_vectors_statement"))
+    op.execute(as_before("0005_search_functions.sql", "nearest_chunk_vectors"))
+    op.execute(PIN)
     op.execute("DROP FUNCTION vector_index_key(integer)")
     op.execute(DROP_PARTS)
