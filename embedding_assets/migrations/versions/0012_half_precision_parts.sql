@@ -115,7 +115,7 @@ BEGIN
             vector_dims(question), live.model, live.dimensions USING ERRCODE = '22023';
     END IF;
     -- Go on where what the graph gives is not published, or filtered out.
-    PERFORM set_config('hnsw.ef_search', '200', true),
+    PERFORM set_config('hnsw.ef_search', '400', true),
             set_config('hnsw.iterative_scan', 'relaxed_order', true);
     RETURN QUERY EXECUTE nearest_vectors_statement(
         candidates, wanted IS NOT NULL, said_by IS NOT NULL, not_said_by IS NOT NULL)
