@@ -6,8 +6,8 @@ from alembic import op
 
 from embedding_assets.migrations.functions import as_before
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 FOLDER = Path(__file__).parent
 
@@ -43,7 +43,7 @@ END $$;
 
 def upgrade() -> None:
     """Says what parts are built on, and drops those that are built on something else."""
-    op.execute((FOLDER / "0012_half_precision_parts.sql").read_text(encoding="utf-8"))
+    op.execute((FOLDER / "0013_half_precision_parts.sql").read_text(encoding="utf-8"))
     op.execute(PIN)
     op.execute(DROP_PARTS)
 
