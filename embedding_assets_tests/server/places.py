@@ -24,6 +24,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and p
 
 PREPARE = """
 import os, sys
+import filelock  # which the server imports when it has to be started
 from pathlib import Path
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), system_folder=Path(sys.argv[2]))
