@@ -341,8 +341,8 @@ def test_a_recording_that_kills_its_process_is_a_dead_letter_alone_after_a_few_s
             process.join(timeout=60)
         codes.append(process.exitcode)
         _wait_for_the_leases(database)
-    # In hands of many, of 64, 16 and 4, then three times alone; sooner alone, where the others of its
-    # group were published before it killed them.
+    # In hands of many, of 64, 16 and 4, then three times alone; sooner alone, where the others of
+    # its group were published before it killed them.
     assert 4 <= len(codes) - 1 <= 7
     assert codes == [-signal.SIGKILL] * (len(codes) - 1) + [0]
     ended = "SELECT recording_id, attempts, error_kind FROM embedding_queue WHERE status = "
