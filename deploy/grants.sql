@@ -10,6 +10,7 @@ GRANT SELECT ON embedding_assets_version TO embedding_worker, embedding_search, 
 -- SHARE, FOR UPDATE): that is all the worker does with the column created_at.
 GRANT SELECT, INSERT, UPDATE, DELETE ON embedding_queue TO embedding_worker;
 GRANT SELECT, INSERT ON embedding_attempts TO embedding_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON run_heartbeats TO embedding_worker;
 GRANT SELECT, INSERT, UPDATE (created_at) ON embedding_models TO embedding_worker;
 GRANT SELECT, INSERT, DELETE, UPDATE (created_at) ON chunk_embeddings TO embedding_worker;
 GRANT SELECT, INSERT, DELETE ON transcript_chunks, chunk_words, published_recordings

@@ -30,6 +30,7 @@ from embedding_assets.defs.sensors import (
     discover_recordings,
     relaunch_cancelled_recordings,
     relaunch_failed_recordings,
+    report_dead_runs,
 )
 from embedding_assets.settings import Settings
 
@@ -67,6 +68,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             discover_recordings,
             relaunch_failed_recordings,
             relaunch_cancelled_recordings,
+            report_dead_runs,
             alert_on_health_change,
         ],
         resources={"engine": EmbeddingEngine(), "recorders": Recorders()},

@@ -35,7 +35,11 @@ def advance_batches(
     """
     from_tokens = Settings().batch_from_tokens
     try:
-        with engine.database() as database, engine.batch_lane(database) as lane:
+        with (
+            engine.beating(context.run.run_id),
+            engine.database() as database,
+            engine.batch_lane(database) as lane,
+        ):
             for step in lane.advance():
                 context.log.info(step)
             submits = config.submit or database.retrying(

@@ -31,6 +31,12 @@ from embedding_assets.server.connections import open_owner_database
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import batch_file_deleter
 
+# Run monitoring ends a run of a job without a heartbeat after so many seconds. Without it, the run
+# of a killed process would stay "started", and its schedule, which starts one run at a time, would
+# not start another. All others say that they are alive (report_dead_runs).
+_MINUTES = {"dagster/max_runtime": "600"}
+_AN_HOUR = {"dagster/max_runtime": "3600"}
+
 
 @dg.op(
     description="Claims recordings that are due, embeds them, and claims again until none is.",
@@ -48,14 +54,15 @@ def embed_due_recordings(
 
     since = engine.partitions_since
     published: int | None = None  # unknown, if the run fails
-    try:
-        events = run_session(context, engine, config, embed, since=since)
-        published = log_in_batches(context, events)
-    finally:
-        _add_partitions(context, engine, since)
-        if published != 0:  # else there is no word to count, and no check is out of date
-            _count_words(context, engine)
-            report_health(context.instance)
+    with engine.beating(context.run.run_id):
+        try:
+            events = run_session(context, engine, config, embed, since=since)
+            published = log_in_batches(context, events)
+        finally:
+            _add_partitions(context, engine, since)
+            if published != 0:  # else there is no word to count, and no check is out of date
+                _count_words(context, engine)
+                report_health(context.instance)
 
 
 def _add_partitions(
@@ -129,7 +136,8 @@ def embed_dead_letters(
             return session.retry(config.recording_ids, force=config.force)
         return session.dead_letters()
 
-    yield from run_session(context, engine, config, embed, since=engine.partitions_since)
+    with engine.beating(context.run.run_id):
+        yield from run_session(context, engine, config, embed, since=engine.partitions_since)
 
 
 @dg.job(description="Tries dead letters again. Launch it by hand, with force, for one recording.")
@@ -141,7 +149,7 @@ def recover_dead_letters() -> None:
 @dg.op(description="Deletes, in small batches, vectors that no chunk refers to any more.")
 def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
     """Deletes in short transactions, so that readers and writers go on."""
-    with engine.database() as database:
+    with engine.beating(context.run.run_id), engine.database() as database:
         context.log.info(f"{sweep(database)} vectors deleted")
 
 
@@ -154,7 +162,8 @@ def sweep_vectors() -> None:
 @dg.op(description="Counts in how many chunks each word is, of what was published since.")
 def count_search_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
     """Counts what no worker counted at its end: what runs of single partitions published."""
-    _count_words(context, engine)
+    with engine.beating(context.run.run_id):
+        _count_words(context, engine)
 
 
 @dg.job(name="count_words", description="Keeps the counts that search weighs words by.")
@@ -170,7 +179,10 @@ def delete_old_runs(context: dg.OpExecutionContext) -> None:
     context.log.info(f"{retention.prune_runs(context.instance, before)} runs deleted")
 
 
-@dg.job(description="Keeps Dagster's storage from growing by what nobody will look at again.")
+@dg.job(
+    description="Keeps Dagster's storage from growing by what nobody will look at again.",
+    tags=_AN_HOUR,
+)
 def prune_runs() -> None:
     """The graph of one op."""
     delete_old_runs()
@@ -186,7 +198,8 @@ def build_vector_index(context: dg.OpExecutionContext, engine: EmbeddingEngine) 
         dg.Failure: a part was not built; the next run goes on from there.
     """
     try:
-        build_waiting_parts(context, engine)
+        with engine.beating(context.run.run_id):
+            build_waiting_parts(context, engine)
     except EmbeddingAssetsError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 
@@ -197,21 +210,17 @@ def maintain_vector_index() -> None:
     build_vector_index()
 
 
-# Run monitoring ends such a run after this time. Without it, the run of a killed process would stay
-# "started" for ever, and the schedule, which starts one run at a time, would never start another.
-_SECONDS = {"dagster/max_runtime": "600"}
-
 check_health = dg.define_asset_job(
     "check_health",
     selection=dg.AssetSelection.checks(health_checks),
-    tags=_SECONDS,
+    tags=_MINUTES,
     description="Looks at the system's health, and at the next chunks.",
 )
 
 snapshot_health = dg.define_asset_job(
     "snapshot_health",
     selection=dg.AssetSelection.assets(embedding_health),
-    tags=_SECONDS,
+    tags=_MINUTES,
     description="Keeps what health is now, for the trend.",
 )
 
@@ -248,7 +257,7 @@ def forget_calls_past_retention(context: dg.OpExecutionContext) -> None:
     context.log.info(f"{len(proof.recording_ids)} calls forgotten: proof {proof.number}")
 
 
-@dg.job(description="Forgets calls that are older than they may become.")
+@dg.job(description="Forgets calls that are older than they may become.", tags=_AN_HOUR)
 def forget_old_calls() -> None:
     """The graph of one op."""
     forget_calls_past_retention()

@@ -1,15 +1,39 @@
 """Asks Dagster which runs are unfinished, and builds the requests for new ones."""
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from embedding_assets.defs.jobs import embed_due_recordings, embed_recording, embed_recordings
+from embedding_assets.defs.batches import embed_in_batches
+from embedding_assets.defs.jobs import (
+    count_words_job,
+    embed_due_recordings,
+    embed_recording,
+    embed_recordings,
+    maintain_vector_index,
+    recover_dead_letters,
+    sweep_vectors,
+)
+from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.workers import Worker, living
+from embedding_assets.engine import heartbeats
 from embedding_assets.settings import Settings
 
 RELAUNCH_OF_TAG = "embedding_assets/relaunch_of"
+# Their runs say first of all that they are alive.
+BEATING = {
+    job.name
+    for job in (
+        embed_recordings,
+        embed_recording,
+        recover_dead_letters,
+        embed_in_batches,
+        sweep_vectors,
+        count_words_job,
+        maintain_vector_index,
+    )
+}
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -34,6 +58,32 @@ def living_workers(
         for record in records
     ]
     return living(workers, holders, datetime.now(UTC), settings.lease)
+
+
+def silent_runs(
+    instance: dg.DagsterInstance, engine: EmbeddingEngine, lease: timedelta
+) -> dict[str, str]:
+    """Runs started longer ago than a lease that do not say that they are alive; when they last did.
+
+    Runs that have never said it count only if their job does it first of all.
+    """
+    long_ago = datetime.now(UTC) - lease
+    started = {
+        record.dagster_run.run_id: record.dagster_run
+        for record in instance.get_run_records(
+            dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+        )
+        if record.start_time and datetime.fromtimestamp(record.start_time, UTC) < long_ago
+    }
+    if not started:
+        return {}
+    with engine.database() as database, database.transaction(snapshot=True) as connection:
+        silent = heartbeats.silent_runs(connection, list(started), lease)
+    return {
+        run_id: "" if beaten_at is None else beaten_at.isoformat()
+        for run_id, beaten_at in silent.items()
+        if beaten_at is not None or started[run_id].job_name in BEATING
+    }
 
 
 def worker_request(settings: Settings, *, run_key: str | None = None) -> dg.RunRequest:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from embedding_assets.defs.partitions import partitions_since
 from embedding_assets.engine.database import Database
+from embedding_assets.engine.heartbeats import beating
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.vector_index import Builder, Policy
@@ -46,6 +47,12 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
         """A connection to the application's database."""
         with open_database(Settings()) as database:
             yield database
+
+    @contextlib.contextmanager
+    def beating(self, run_id: str) -> Iterator[None]:
+        """Says that this run is alive; report_dead_runs takes a silent one for dead."""
+        with beating(self.database, run_id, Settings().lease):
+            yield
 
     @contextlib.contextmanager
     def batch_lane(self, database: Database) -> Iterator["BatchLane"]:

@@ -170,15 +170,12 @@ def _run_session(
         ) as session:
             session.take_over(config.take_over)
             share_title = engine.shares_titles
-            try:
-                for outcome in _published_ones(context.log, embed(session), failed):
-                    recorded_at = None if outcome.call is None else outcome.call.recorded_at
-                    if has_partition(recorded_at, since):
-                        yield materialization(outcome, context.run.run_id, share_title=share_title)
-                    else:
-                        without.add(outcome.figures)
-            finally:
-                _report_dead(context.instance, session.dead_runs)
+            for outcome in _published_ones(context.log, embed(session), failed):
+                recorded_at = None if outcome.call is None else outcome.call.recorded_at
+                if has_partition(recorded_at, since):
+                    yield materialization(outcome, context.run.run_id, share_title=share_title)
+                else:
+                    without.add(outcome.figures)
             if session.stopped is not None:
                 context.instance.add_run_tags(context.run.run_id, {STOPPED_TAG: session.stopped})
                 context.log.warning(session.stopped)
@@ -206,16 +203,6 @@ def _published_ones(
             log.error(_line(outcome))
         else:
             log.info(f"{outcome.recording_id}: {outcome.result}")
-
-
-def _report_dead(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
-    """Reports runs whose leases expired as failed: Dagster does not notice a killed process."""
-    for run_id in run_ids:
-        run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            instance.report_run_failed(
-                run, "its process died: the leases on its recordings ran out and were taken over"
-            )
 
 
 def _line(outcome: Outcome) -> str:

@@ -1,5 +1,6 @@
-"""The sensors: new recordings, failed runs, changes of health. Ticks read, and request runs."""
+"""The sensors: new recordings, failed and dead runs, changes of health."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from embedding_assets.defs.launching import (
     UNFINISHED,
     living_workers,
     relaunch_requests,
+    silent_runs,
     worker_request,
 )
 from embedding_assets.defs.partitions import (
@@ -27,10 +29,11 @@ from embedding_assets.defs.partitions import (
 )
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.runs import ERROR_KIND_TAG
-from embedding_assets.defs.workers import relaunch, workers_wanted
+from embedding_assets.defs.workers import Silence, dead, relaunch, workers_wanted
 from embedding_assets.engine import queue, transcripts
 from embedding_assets.engine.batch_work import is_worth_a_batch
 from embedding_assets.engine.errors import ErrorKind
+from embedding_assets.engine.heartbeats import BEATS_A_LEASE
 from embedding_assets.health.alerts import Report, Send, decide, from_cursor, to_cursor
 from embedding_assets.health.channels import channels
 from embedding_assets.health.system import system_health
@@ -165,6 +168,38 @@ def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[st
     if first not in keys or last not in keys:
         return []
     return keys[keys.index(first) : keys.index(last) + 1]
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports runs as failed whose process died: no launcher notices that everywhere.",
+)
+def report_dead_runs(
+    context: dg.SensorEvaluationContext, engine: EmbeddingEngine
+) -> dg.SensorResult:
+    """Reports runs that have not said for LEASE_SECONDS that they are alive.
+
+    The only tick that writes: a run that did it would wait in the queue for a dead one's place.
+    """
+    lease = Settings().lease
+    before = {
+        run_id: Silence(*silence) for run_id, silence in json.loads(context.cursor or "{}").items()
+    }
+    silent = silent_runs(context.instance, engine, lease)
+    found, left = dead(silent, before, datetime.now(UTC).timestamp(), 2 * lease / BEATS_A_LEASE)
+    for run_id in found:
+        run = context.instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            context.instance.report_run_failed(
+                run,
+                "its process died, or its machine: for longer than LEASE_SECONDS it has neither"
+                " said that it is alive nor renewed a lease",
+            )
+    return dg.SensorResult(
+        skip_reason=f"{len(found)} runs reported, {len(left)} silent runs watched",
+        cursor=json.dumps(left),
+    )
 
 
 @dg.sensor(

@@ -1,6 +1,6 @@
 """Which runs are alive, and what to launch in place of failed ones: pure decisions."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -33,6 +33,40 @@ def living(
 def workers_wanted(due: int, alive: int, most: int) -> int:
     """How many workers to start: one for every hundred recordings due, up to the set number."""
     return max(0, min(most, -(-due // RECORDINGS_A_WORKER)) - alive)
+
+
+class Silence(NamedTuple):
+    """A run that does not say that it is alive, and since when the sensor knows."""
+
+    beaten_at: str  # when it last did; empty: never
+    noticed_at: float  # Unix seconds
+
+
+def dead(
+    silent: Mapping[str, str], before: Mapping[str, Silence], now: float, patience: timedelta
+) -> tuple[list[str], dict[str, Silence]]:
+    """The runs to take for dead, and those to look at again.
+
+    After the database was away, or this host asleep, all runs are silent until their next beat: so
+    a run is dead if it is silent still, some beats after that was noticed.
+
+    Args:
+        silent: by run, when it last said that it is alive.
+        before: what the last look noticed.
+        now: Unix seconds.
+        patience: how long after the first look a living run has spoken again.
+    """
+    noticed: dict[str, Silence] = {}
+    for run_id, beaten_at in silent.items():
+        earlier = before.get(run_id)
+        is_the_same = earlier is not None and earlier.beaten_at == beaten_at
+        noticed[run_id] = earlier if earlier and is_the_same else Silence(beaten_at, now)
+    found = [
+        each
+        for each, since in noticed.items()
+        if since.noticed_at <= now - patience.total_seconds()
+    ]
+    return found, {each: since for each, since in noticed.items() if each not in found}
 
 
 class Relaunch(NamedTuple):

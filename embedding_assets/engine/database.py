@@ -55,7 +55,7 @@ class Statements:
 sql = Statements(Path(__file__).parent / "sql")
 """The named statements of `engine/sql`."""
 
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0014"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart

@@ -57,8 +57,6 @@ class Claims:
         self._lease = lease
         self._renewed = time.monotonic()
         self._held: dict[str, Claim] = {}
-        self.dead_runs: set[str] = set()
-        """Runs whose leases expired, as this run found out."""
 
     def due(self, *, time_budget: timedelta | None = None) -> Iterator[Claim | None]:
         """Takes what is due, oldest first, until nothing is or the time budget is spent.
@@ -144,14 +142,13 @@ class Claims:
         return bool(self._held) and in_quarantine
 
     def _expire(self, connection: Connection, dead_run: str | None = None) -> None:
-        rows = sql.expire_claims(
+        sql.expire_claims(
             connection,
             dead_run=dead_run,
             run_id=self.run_id,
             max_attempts=MAX_ATTEMPTS,
             error=_DIED,
         )
-        self.dead_runs.update(row.run_id for row in rows)
 
     def _claim_dead_letters(self, connection: Connection) -> list[Claim]:
         crashes = sql.fewest_crashes_of_dead_letters(connection, max_recoveries=MAX_RECOVERIES)

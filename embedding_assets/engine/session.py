@@ -24,11 +24,6 @@ class Session:
         self._run = run
 
     @property
-    def dead_runs(self) -> frozenset[str]:
-        """Runs that turned out to have died with claims in their hands."""
-        return frozenset(self._claims.dead_runs)
-
-    @property
     def stopped(self) -> str | None:
         """Why this run stopped before everything due was done; None: it did not."""
         return self._run.stopped

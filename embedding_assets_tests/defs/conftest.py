@@ -254,9 +254,9 @@ def contents(layer: Layer) -> dict[str, Any]:
 
 @pytest.fixture
 def tick(layer: Layer) -> Tick:
-    """Evaluates a sensor, and holds that it changed nothing by itself."""
+    """Evaluates a sensor, and holds that it changed nothing by itself unless it `writes`."""
 
-    def tick(sensor: str, cursor: str | None = None) -> Any:
+    def tick(sensor: str, cursor: str | None = None, *, writes: bool = False) -> Any:
         before = contents(layer)
         context = dg.build_sensor_context(
             instance=layer.instance,
@@ -268,7 +268,7 @@ def tick(layer: Layer) -> Tick:
         )
         with context:
             data = defs.resolve_sensor_def(sensor).evaluate_tick(context)
-        assert contents(layer) == before
+        assert writes or contents(layer) == before
         return data
 
     return tick

@@ -61,6 +61,7 @@ SENSORS = {
     "discover_recordings",
     "relaunch_failed_recordings",
     "relaunch_cancelled_recordings",
+    "report_dead_runs",
     "alert_on_health_change",
 }
 

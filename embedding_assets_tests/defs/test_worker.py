@@ -185,18 +185,13 @@ def test_a_run_that_is_known_to_have_ended_is_taken_over_at_once(layer: Layer) -
     assert crashed == [("a", "crashed"), ("b", "crashed")]
 
 
-def test_a_dead_run_loses_its_claims_when_they_expire_and_is_reported_failed(
-    layer: Layer,
-) -> None:
+def test_a_dead_run_loses_its_claims_when_they_expire(layer: Layer) -> None:
     _add_calls_behind_dagsters_back(layer, *"abc")
     dead = layer.started_run(hours_ago=1)
     layer.hold(dead.run_id, "a", "b", lease=timedelta(seconds=0))
     result = layer.worker()
     assert result.success
     assert set(layer.materializations(result)) == {"a", "b", "c"}
-    assert layer.dagster_run(dead.run_id).status is dg.DagsterRunStatus.FAILURE
-    messages = [event.message or "" for event in layer.instance.all_logs(dead.run_id)]
-    assert any("its process died" in message for message in messages)
 
 
 def test_a_living_run_keeps_its_claims(layer: Layer, database_url: str) -> None:

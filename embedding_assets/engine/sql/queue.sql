@@ -200,7 +200,7 @@ WHERE released.recording_id = held.recording_id;
 -- Ends the claim on a recording whose call was deleted.
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 
--- name: expire_claims(dead_run, run_id, error, max_attempts)
+-- name: expire_claims(dead_run, run_id, error, max_attempts)!
 -- Frees the recordings of runs whose leases expired, and of one run that is known to be dead.
 -- A recording that the dead run held alone gets a failed attempt: it alone can have killed the run.
 -- Where the run held several, each gets a crash and is due at once, in quarantine.
@@ -250,8 +250,7 @@ SET status = CASE WHEN dead.attempts + dead.alone::int >= :max_attempts THEN 'de
     error_kind = CASE WHEN dead.alone THEN 'crashed' ELSE taken.error_kind END,
     last_error = CASE WHEN dead.alone THEN :error ELSE taken.last_error END
 FROM dead
-WHERE taken.recording_id = dead.recording_id
-RETURNING taken.recording_id, dead.claimed_by AS run_id;
+WHERE taken.recording_id = dead.recording_id;
 
 -- name: record_attempt(attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded, reused, requests, tokens, cost_usd, seconds, smallest_insert_batch, refusals)!
 -- Adds an attempt to the history; every trend and every cost is computed from it.

@@ -1,0 +1,50 @@
+"""Which runs are alive: each says so from a thread, whatever its other threads are busy with."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+
+from embedding_assets.engine.background import meanwhile
+from embedding_assets.engine.database import Connection, Database, sql
+from embedding_assets.engine.errors import EmbeddingAssetsError
+
+BEATS_A_LEASE = 5
+
+
+@contextlib.contextmanager
+def beating(
+    connect: Callable[[], AbstractContextManager[Database]], run_id: str, lease: timedelta
+) -> Iterator[None]:
+    """Tells the database five times a lease that this run is alive, while the block goes on.
+
+    Each time over a connection of its own: one held open for this would be idle nearly always.
+    """
+
+    def beat(ended: threading.Event) -> None:
+        while True:
+            # While the database is away, the run's own work says so.
+            with (
+                contextlib.suppress(EmbeddingAssetsError),
+                connect() as database,
+                database.transaction() as connection,
+            ):
+                sql.beat(connection, run_id=run_id)
+                sql.forget_beats(connection)
+            if ended.wait(lease.total_seconds() / BEATS_A_LEASE):
+                return
+
+    with meanwhile(beat):
+        yield
+
+
+def silent_runs(
+    connection: Connection, run_ids: Sequence[str], lease: timedelta
+) -> Mapping[str, datetime | None]:
+    """Those of these runs that hold nothing and said nothing for a lease, and when they last did.
+
+    None: this run has never said anything.
+    """
+    rows = sql.silent_runs(connection, run_ids=list(run_ids), lease=lease)
+    return {row.run_id: row.beaten_at for row in rows}

@@ -1,0 +1,110 @@
+"""That runs of dead processes are reported failed, and living ones never."""
+
+import time
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets_tests.calls import talk
+from embedding_assets_tests.defs.conftest import Layer, Tick
+
+LEASE = 2  # seconds
+PATIENCE = 2 * LEASE / 5
+
+
+@pytest.fixture
+def short_lease(layer: Layer) -> None:
+    layer.environment.setenv("LEASE_SECONDS", str(LEASE))
+
+
+class Sensor:
+    """The sensor with its cursor, as the daemon keeps it from tick to tick."""
+
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._cursor: str | None = None
+
+    def look(self, *, writes: bool = False) -> None:
+        """One tick."""
+        data = self._tick("report_dead_runs", self._cursor, writes=writes)
+        assert not data.run_requests
+        self._cursor = data.cursor
+
+    def look_twice(self) -> None:
+        """Two ticks, with time for living runs to say so in between."""
+        self.look()  # which holds that a first look reports nothing
+        time.sleep(PATIENCE + 0.1)
+        self.look(writes=True)
+
+
+pytestmark = pytest.mark.usefixtures("short_lease")
+
+
+@pytest.mark.parametrize("job", ["embed_recordings", "embed_recording", "sweep_vectors"])
+def test_a_run_that_held_nothing_yet_is_reported_failed(layer: Layer, tick: Tick, job: str) -> None:
+    dead = layer.started_run(job, hours_ago=0.1)
+    Sensor(tick).look_twice()
+    assert layer.dagster_run(dead.run_id).status is dg.DagsterRunStatus.FAILURE
+    messages = [event.message or "" for event in layer.instance.all_logs(dead.run_id)]
+    assert any("its process died" in message for message in messages)
+
+
+def test_a_run_that_has_fallen_silent_is_reported_failed_whatever_its_job(
+    layer: Layer, tick: Tick
+) -> None:
+    dead = layer.started_run("check_health", hours_ago=0.1)
+    with EmbeddingEngine().beating(dead.run_id):
+        time.sleep(0.2)
+    time.sleep(LEASE + 0.2)
+    Sensor(tick).look_twice()
+    assert layer.dagster_run(dead.run_id).status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_says_that_it_is_alive_is_left_alone(layer: Layer, tick: Tick) -> None:
+    alive = layer.started_run(hours_ago=1)
+    sensor = Sensor(tick)
+    with EmbeddingEngine().beating(alive.run_id):
+        time.sleep(LEASE + 0.2)
+        sensor.look_twice()
+    assert layer.dagster_run(alive.run_id).status is dg.DagsterRunStatus.STARTED
+
+
+def test_runs_that_could_not_say_so_while_the_database_was_away_are_left_alone(
+    layer: Layer, tick: Tick
+) -> None:
+    alive = layer.started_run(hours_ago=1)
+    sensor = Sensor(tick)
+    sensor.look()  # it is back, and nobody has spoken yet
+    with EmbeddingEngine().beating(alive.run_id):
+        time.sleep(PATIENCE + 0.1)
+        sensor.look(writes=True)
+    time.sleep(LEASE + 0.2)
+    sensor.look()  # silent for another reason: watched anew
+    assert layer.dagster_run(alive.run_id).status is dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_of_older_code_that_holds_a_lease_is_left_alone(layer: Layer, tick: Tick) -> None:
+    layer.add_calls(a=talk("hello", 3))
+    alive = layer.started_run(hours_ago=1)
+    layer.hold(alive.run_id, "a", lease=timedelta(minutes=5))
+    Sensor(tick).look_twice()
+    assert layer.dagster_run(alive.run_id).status is dg.DagsterRunStatus.STARTED
+
+
+def test_jobs_without_a_heartbeat_and_young_runs_are_left_alone(layer: Layer, tick: Tick) -> None:
+    others = [layer.started_run("prune_runs", hours_ago=1), layer.started_run()]
+    layer.environment.setenv("LEASE_SECONDS", "300")
+    Sensor(tick).look_twice()
+    for run in others:
+        assert layer.dagster_run(run.run_id).status is dg.DagsterRunStatus.STARTED
+
+
+def test_a_worker_says_that_it_is_alive(layer: Layer) -> None:
+    layer.add_calls(a=talk("hello", 3))
+    result = layer.worker()
+    assert layer.rows("SELECT run_id FROM run_heartbeats") == [(result.run_id,)]
+    layer.execute("UPDATE run_heartbeats SET beaten_at = now() - interval '8 days'")
+    again = layer.worker()
+    assert layer.rows("SELECT run_id FROM run_heartbeats") == [(again.run_id,)]
