@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     # Of a role that may write the recorders' tables, where that of DATABASE_URL may not.
     source_database_url: SecretStr | None = None
     dagster_pg_url: SecretStr | None = None
+    # The instance configuration that `init` puts in force; deploy/ has others.
+    dagster_yaml: Path = PROJECT_ROOT / "dagster.yaml"
 
     # Fathom's API keys, each with a name: ann=KEY bob=KEY
     fathom_api_keys: SecretStr | None = None

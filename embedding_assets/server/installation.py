@@ -54,7 +54,7 @@ def install(settings: Settings) -> Installed:
         server.ensure_database(APPLICATION_DATABASE)
     _ensure_dagster_database(settings)
     migrated = migrate(application_url(settings))
-    _link_dagster_yaml(dagster_home(settings))
+    _link_dagster_yaml(dagster_home(settings), settings.dagster_yaml)
     return Installed(
         home=settings.home,
         embedded=server is not None,
@@ -111,10 +111,12 @@ def _create_database(beside: str, name: str, missing: psycopg.OperationalError) 
         ) from None
 
 
-def _link_dagster_yaml(home: Path) -> None:
-    """Puts the project's dagster.yaml in force, by a link, so that there is only one."""
+def _link_dagster_yaml(home: Path, dagster_yaml: Path) -> None:
+    """Puts the instance configuration in force, by a link, so that there is only one."""
     home.mkdir(parents=True, exist_ok=True)
-    link, target = home / "dagster.yaml", PROJECT_ROOT / "dagster.yaml"
+    link, target = home / "dagster.yaml", (PROJECT_ROOT / dagster_yaml.expanduser()).resolve()
+    if not target.is_file():
+        raise ConfigurationError(f"DAGSTER_YAML names {target}, which is no file")
     if link.is_symlink() and link.readlink() == target:
         return
     fresh = home / f".dagster.yaml.{os.getpid()}"
