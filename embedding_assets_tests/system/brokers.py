@@ -50,7 +50,7 @@ def redis(parent: Path) -> Server:
     return Server(["redis-server", *config, "--appendonly", "yes"], folder, socket)
 
 
-def pgbouncer(parent: Path, postgres_socket: Path) -> Server:
+def pgbouncer(parent: Path, postgres_socket: Path, pool: int = 4) -> Server:
     """A transaction-pooling PgBouncer: each transaction may be on another server connection."""
     folder = parent / "pgbouncer"
     folder.mkdir()
@@ -65,8 +65,8 @@ unix_socket_dir = {folder}
 auth_type = trust
 auth_file = {folder}/users.txt
 pool_mode = transaction
-default_pool_size = 4
-max_client_conn = 200
+default_pool_size = {pool}
+max_client_conn = 1000
 """
     )
     user = []

@@ -56,6 +56,11 @@ class Cluster:
     workers: list[psutil.Process] = field(default_factory=list)
     killed_run: str = ""
 
+    @property
+    def dagster_home(self) -> Path:
+        """Where the instance configuration is."""
+        return self.checkout.folder / ".local" / "dagster"
+
     def statuses(self) -> dict[str, int]:
         """Recordings by state."""
         query = "SELECT status, count(*) FROM embedding_queue GROUP BY status"
@@ -226,7 +231,33 @@ def test_3_everything_is_published_once_without_a_hand(cluster: Cluster) -> None
 def test_4_no_living_run_was_taken_for_dead(cluster: Cluster) -> None:
     _until(
         "all runs have ended",
-        lambda: all(run["status"] in ("SUCCESS", "FAILURE") for run in cluster.runs()),
+        lambda: not {run["status"] for run in cluster.runs()} - {"SUCCESS", "FAILURE"},
     )
     failed = [run for run in cluster.runs() if run["status"] == "FAILURE"]
     assert [run["run_id"] for run in failed] == [cluster.killed_run], failed
+
+
+TERMINATE = """
+import sys, dagster as dg
+with dg.DagsterInstance.get() as instance:
+    instance.report_run_canceling(instance.get_run_by_id(sys.argv[1]))
+    assert instance.run_launcher.terminate(sys.argv[1])
+"""
+
+
+def test_5_a_run_that_a_person_terminates_gives_back_what_it_holds(cluster: Cluster) -> None:
+    cluster.api.latency = 60
+    before = {run["run_id"] for run in cluster.runs()}
+    path = cluster.checkout.folder / "more.jsonl"
+    with path.open("w") as file:
+        write_jsonl(generate(1, 0, 10), file)
+    cluster.checkout("import", path)
+    (run,) = _until("a run that holds it", cluster.holders)
+    assert run not in before
+    cluster.checkout.run(
+        "python", "-c", TERMINATE, run, env={"DAGSTER_HOME": str(cluster.dagster_home)}
+    )
+    cluster.api.latency = 0
+    _until("it is completed", lambda: cluster.statuses() == {"completed": RECORDINGS + 1})
+    ended = {each["run_id"]: each["status"] for each in cluster.runs()}
+    assert ended[run] == "CANCELED"
