@@ -125,7 +125,13 @@ def _link_dagster_yaml(home: Path, dagster_yaml: Path) -> None:
 
 
 def _write_env(settings: Settings) -> bool:
-    """Writes this project's block of `.env`, so that plain `dagster` commands need no exports."""
+    """Writes this project's block of `.env`, so that plain `dagster` commands need no exports.
+
+    Not where these are exported already, as in a container, whose files are read-only.
+    """
+    exported = os.environ.get("DAGSTER_HOME", ""), os.environ.get("DAGSTER_PG_URL", "")
+    if exported == (str(dagster_home(settings)), dagster_url(settings)):
+        return False
     before = ENV_FILE.read_text(encoding="utf-8") if ENV_FILE.exists() else ""
     own = BLOCK.sub("", before)
     after = _env_block(settings) + own

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import BLOCK_END, BLOCK_START
@@ -91,6 +92,18 @@ def test_init_writes_its_block_once_and_keeps_a_persons_lines(cli: Checkout) -> 
     cli.env_file.write_text(f"{written}MAX_WORKERS=1\n")
     cli("init")
     assert cli.env_file.read_text() == f"{written}MAX_WORKERS=1\n"
+
+
+def test_init_writes_no_env_where_everything_is_exported_as_in_a_container(cli: Checkout) -> None:
+    cli("init")
+    cli.env_file.unlink()
+    url = make_url(cli("url").stdout.strip()).set(drivername="postgresql+psycopg2")
+    exported = {
+        "DAGSTER_HOME": str(cli.folder / ".local" / "dagster"),
+        "DAGSTER_PG_URL": url.set(database="dagster").render_as_string(hide_password=False),
+    }
+    assert "up to date" in cli("init", env=exported).stdout
+    assert not cli.env_file.exists()
 
 
 def test_the_projects_dagster_yaml_is_the_one_in_force(cli: Checkout) -> None:
