@@ -203,3 +203,15 @@ def test_a_dagster_database_that_is_named_and_missing_is_an_error_without_its_pa
     result = cli("init", code=1, env={"DAGSTER_PG_URL": url})
     assert "DAGSTER_PG_URL" in result.stderr
     assert "hunter2" not in result.stdout + result.stderr
+
+
+def test_another_instance_configuration_may_be_in_force(cli: Checkout) -> None:
+    other = cli.folder / "other.yaml"
+    other.write_text((cli.folder / "dagster.yaml").read_text())
+    link = cli.folder / ".local" / "dagster" / "dagster.yaml"
+    cli("init", env={"DAGSTER_YAML": "other.yaml"})
+    assert link.resolve() == other.resolve()
+    told = cli("init", env={"DAGSTER_YAML": "nowhere.yaml"}, code=2).stderr
+    assert "DAGSTER_YAML" in told
+    assert "nowhere.yaml" in told
+    assert link.resolve() == other.resolve()
