@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -58,6 +59,9 @@ sql = Statements(Path(__file__).parent / "sql")
 SCHEMA_REVISION = "0014"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
+SCHEMA_SECONDS = 30.0
+"""So long after a migration began that this code must not work beside, what runs has noticed it."""
+
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart
 LONGEST_STATEMENT = 5.0  # seconds
 CANCEL_SECONDS = 2.0
@@ -65,6 +69,10 @@ CANCEL_SECONDS = 2.0
 _UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
 _NOT_MIGRATED = (
     "the database lacks this project's tables, or has older ones: run `embedding-assets init`"
+)
+_NEWER = (
+    "the database was migrated for a newer version of embedding-assets (schema {found}; this one"
+    " knows {known}), beside which this one must not write: upgrade it here, and restart what runs"
 )
 
 
@@ -95,6 +103,7 @@ class Database:
         self._connection: Connection | None = None
         self._is_cancelled = False
         self._vector_schema: str | None = None
+        self._schema_checked: float | None = None  # time.monotonic(); None: nobody asked for it
         self.statement_seconds = LONGEST_STATEMENT
         """The server's statement_timeout for this role; without one, LONGEST_STATEMENT."""
 
@@ -106,7 +115,9 @@ class Database:
 
     def another(self) -> "Database":
         """A connection of its own to the same database, for another thread."""
-        return Database(self._url, application_name=self._application_name)
+        other = Database(self._url, application_name=self._application_name)
+        other._schema_checked = self._schema_checked
+        return other
 
     def close(self) -> None:
         """Closes the connection; the next use opens another."""
@@ -128,11 +139,18 @@ class Database:
                 connection.cancel_safe(timeout=CANCEL_SECONDS)
 
     @contextlib.contextmanager
-    def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
+    def transaction(
+        self, *, snapshot: bool = False, any_schema: bool = False
+    ) -> Iterator[Connection]:
         """One transaction; with `snapshot` it is read-only, and all statements see the same state.
+
+        After `check_schema`, the schema is looked at again in the first transaction after every
+        SCHEMA_SECONDS: what works for hours notices a migration. Not with `any_schema`, by which a
+        run that noticed one gives back what it holds.
 
         Raises:
             EmbeddingAssetsError: of the kind that the database's error means.
+            ConfigurationError: the database was migrated for newer code meanwhile.
         """
         with translated_errors():
             connection = self._open()
@@ -140,6 +158,8 @@ class Database:
                 if snapshot:
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 self._find_vector_type(connection)
+                if not any_schema and self._must_look_at_schema():
+                    self._require_schema(connection)
                 yield connection
 
     @contextlib.contextmanager
@@ -154,7 +174,13 @@ class Database:
             self._find_vector_type(connection, is_local=False)
             yield connection
 
-    def retrying(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
+    def retrying(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        snapshot: bool = False,
+        any_schema: bool = False,
+    ) -> T:
         """Runs `work` in a transaction, and again for up to a minute while errors are transient.
 
         `work` must be idempotent: it runs again if the connection broke during its commit.
@@ -165,19 +191,36 @@ class Database:
             stop=tenacity.stop_after_delay(RETRIES_SECONDS),
             reraise=True,
         ):
-            with attempt, self.transaction(snapshot=snapshot) as connection:
+            with (
+                attempt,
+                self.transaction(snapshot=snapshot, any_schema=any_schema) as connection,
+            ):
                 return work(connection)
         raise AssertionError("unreachable: tenacity re-raises")  # pragma: no cover
 
     def check_schema(self) -> None:
-        """Raises ConfigurationError unless the migrations this package needs are there."""
+        """Holds that this code may work on the schema, and from now on looks again (`transaction`).
+
+        Raises:
+            ConfigurationError: it is missing, older, or migrated for newer code alone.
+        """
+        with self.transaction(any_schema=True) as connection:
+            self._require_schema(connection)
+
+    def _must_look_at_schema(self) -> bool:
+        checked = self._schema_checked
+        return checked is not None and time.monotonic() - checked >= SCHEMA_SECONDS
+
+    def _require_schema(self, connection: Connection) -> None:
+        now = time.monotonic()
         try:
-            with self.transaction() as connection:
-                revision = sql.schema_revision(connection)
-        except ConfigurationError:
-            revision = None
-        if revision != SCHEMA_REVISION:
+            found = sql.schema_revision(connection)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            found = None
+        if found is None:
             raise ConfigurationError(_NOT_MIGRATED)
+        require_compatible(found.version_num, found.oldest_code)
+        self._schema_checked = now
 
     @property
     def is_connected(self) -> bool:
@@ -221,6 +264,22 @@ class Database:
                 " concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), %s)",
                 [self._vector_schema, is_local],
             )
+
+
+def require_compatible(found: str, oldest_code: str | None) -> None:
+    """Holds that this code may work on a schema of this revision.
+
+    Args:
+        found: the schema's revision.
+        oldest_code: the oldest revision whose code may still work on it; None: unknown.
+
+    Raises:
+        ConfigurationError: the schema is behind, or is for newer code alone; the text says which.
+    """
+    if (oldest_code or found) > SCHEMA_REVISION:
+        raise ConfigurationError(_NEWER.format(found=found, known=SCHEMA_REVISION))
+    if found < SCHEMA_REVISION:
+        raise ConfigurationError(_NOT_MIGRATED)
 
 
 @contextlib.contextmanager

@@ -414,7 +414,9 @@ class EmbeddingRun:
             spent = list(self._in_flight)[:1]
         attempts = [(recording.claim, self._figures(recording)) for recording in spent]
         if attempts:
-            self._database.retrying(lambda c: give_back(c, self._claims.run_id, attempts, reason))
+            self._database.retrying(
+                lambda c: give_back(c, self._claims.run_id, attempts, reason), any_schema=True
+            )
         if self._over_budget is not None:
             recording, error = self._over_budget
             self.stopped = str(error)

@@ -127,7 +127,8 @@ class Claims:
     def release(self) -> None:
         """Gives back everything this run still holds, at no cost to the recordings."""
         self._database.retrying(
-            lambda c: sql.release(c, run_id=self.run_id, max_attempts=MAX_ATTEMPTS)
+            lambda c: sql.release(c, run_id=self.run_id, max_attempts=MAX_ATTEMPTS),
+            any_schema=True,
         )
         self._held.clear()
 

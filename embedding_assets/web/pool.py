@@ -95,7 +95,10 @@ class Pool:
     def _work(self, work: Callable[[Database], T], job: "_Job") -> T:
         database: Database | None = getattr(self._own, "database", None)
         if database is None:
-            database = self._own.database = Database(self._url, application_name=NAME)
+            database = Database(self._url, application_name=NAME)
+            if not self._is_for_reading:
+                database.check_schema()
+            self._own.database = database
             self._opened.append(database)
         was_connected = database.is_connected
         self._busy.add(database)

@@ -38,7 +38,10 @@ def test_six_processes_migrating_at_once_all_succeed(empty_database_url: str) ->
         ]
         results = [run.result() for run in runs]
     assert [result.stderr for result in results] == [""] * 6
-    assert sorted(result.stdout.strip() for result in results) == ["False"] * 5 + ["True"]
+    # Whoever is quickest takes the next step.
+    assert "True" in {result.stdout.strip() for result in results}
+    with Database(empty_database_url) as database:
+        database.check_schema()
 
 
 def test_an_unmigrated_database_is_a_configuration_error_that_names_the_mend(

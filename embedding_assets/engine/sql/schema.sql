@@ -1,6 +1,6 @@
--- name: schema_revision()$
--- The revision the database is migrated to.
-SELECT version_num FROM embedding_assets_version;
+-- name: schema_revision()^
+-- The revision the database is migrated to, and the oldest whose code may still work on it.
+SELECT version_num, oldest_code FROM embedding_assets_version;
 
 -- name: server()^
 -- What a new connection has to know: this role's statement_timeout, the type `vector` and that of

@@ -1,7 +1,10 @@
 """Search by words and meaning: published recordings, the words of their chunks, functions."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
@@ -41,8 +44,6 @@ LEFT JOIN LATERAL (
     SELECT to_jsonb(calls) AS row FROM fathom_calls AS calls
     WHERE calls.recording_id::text = chunks.recording_id LIMIT 1
 ) AS call ON true;
-
-ALTER TABLE transcript_chunks DROP COLUMN fts;
 """
 
 # Pinned to this schema, so that nobody's search path can put another table in place of ours; with
@@ -89,6 +90,12 @@ FUNCTIONS = (
 )
 
 
+def prepare(begin: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+    """Drops the vectors that 0004 copied."""
+    with begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS chunk_embeddings_unsigned"))
+
+
 def upgrade() -> None:
     """Creates what search reads, and fills it from what is published."""
     op.execute((FOLDER / "0005_search_tables.sql").read_text(encoding="utf-8"))
@@ -103,7 +110,7 @@ def downgrade() -> None:
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}")
     op.execute(
-        "ALTER TABLE transcript_chunks ADD COLUMN fts tsvector"
+        "ALTER TABLE transcript_chunks ADD COLUMN IF NOT EXISTS fts tsvector"
         " GENERATED ALWAYS AS (to_tsvector('english', chunk_text)) STORED"
     )
     op.execute("DROP TABLE search_lexemes, chunk_words, search_languages, published_recordings")

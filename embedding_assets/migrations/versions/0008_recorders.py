@@ -127,6 +127,10 @@ BEGIN
         WHERE c.oid = to_regclass('fathom_calls') AND c.relkind = 'r'
           AND a.atttypid = 'text'::regtype AND pg_has_role(c.relowner, 'USAGE'))
     THEN
+        LOCK TABLE fathom_calls IN SHARE ROW EXCLUSIVE MODE;
+        -- Of calls that were deleted in the meantime.
+        DELETE FROM call_people WHERE NOT EXISTS (
+            SELECT FROM fathom_calls AS calls WHERE calls.recording_id = call_people.recording_id);
         FOREACH follower IN ARRAY ARRAY['call_details', 'call_people', 'unmatched_edits'] LOOP
             EXECUTE format('ALTER TABLE %I ADD FOREIGN KEY (recording_id)'
                            ' REFERENCES fathom_calls ON DELETE CASCADE', follower);
@@ -163,7 +167,8 @@ SELECT email, min(name) FROM call_people WHERE email IS NOT NULL GROUP BY email;
 
 def upgrade() -> None:
     """Creates the tables, and fills in who is known."""
-    for statements in (DETAILS, FATHOM, FOLLOW_THE_CALLS, KNOWN_PEOPLE):
+    # The keys last: from there on nobody writes the calls.
+    for statements in (DETAILS, FATHOM, KNOWN_PEOPLE, FOLLOW_THE_CALLS):
         op.execute(statements)
 
 

@@ -112,12 +112,11 @@ FUNCTIONS = (
 
 
 def upgrade() -> None:
-    """Creates the tables and functions, and derives the readers of what is there."""
+    """Creates the tables and functions; 0010 derives the readers of what is there."""
     op.execute((_HERE / "0009_access.sql").read_text(encoding="utf-8"))
     op.execute(FOLLOW)
     op.execute(FOLLOW_OWNERS)
     op.execute(PIN)
-    op.execute("SELECT derive_all_readers()")
 
 
 def downgrade() -> None:
