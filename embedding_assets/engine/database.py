@@ -71,8 +71,9 @@ _NOT_MIGRATED = (
     "the database lacks this project's tables, or has older ones: run `embedding-assets init`"
 )
 _NEWER = (
-    "the database was migrated for a newer version of embedding-assets (schema {found}; this one"
-    " knows {known}), beside which this one must not write: upgrade it here, and restart what runs"
+    "the database is migrated, or being migrated, for newer code of embedding-assets (of schema"
+    " {oldest}; this is of {known}), beside which this must not write: upgrade it here, and restart"
+    " what runs"
 )
 
 
@@ -276,8 +277,9 @@ def require_compatible(found: str, oldest_code: str | None) -> None:
     Raises:
         ConfigurationError: the schema is behind, or is for newer code alone; the text says which.
     """
-    if (oldest_code or found) > SCHEMA_REVISION:
-        raise ConfigurationError(_NEWER.format(found=found, known=SCHEMA_REVISION))
+    oldest = oldest_code or found
+    if oldest > SCHEMA_REVISION:
+        raise ConfigurationError(_NEWER.format(oldest=oldest, known=SCHEMA_REVISION))
     if found < SCHEMA_REVISION:
         raise ConfigurationError(_NOT_MIGRATED)
 

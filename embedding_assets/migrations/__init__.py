@@ -154,7 +154,8 @@ def _oldest_code_there(connection: sa.Connection) -> str | None:
     if connection.scalar(sa.select(sa.func.to_regclass(VERSION_TABLE))) is None:
         return None
     row = sa.text("SELECT to_jsonb(each) ->> 'oldest_code' FROM embedding_assets_version AS each")
-    return connection.scalar(row)
+    oldest: str | None = connection.scalar(row)
+    return oldest
 
 
 def _set_oldest_code(connection: sa.Connection, revision: str) -> None:
