@@ -2,8 +2,9 @@
 
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0015"
+down_revision = "0014"
+oldest_code = "0014"  # it leaves the table alone
 
 
 def upgrade() -> None:
