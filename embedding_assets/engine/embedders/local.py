@@ -32,6 +32,8 @@ RUNTIME = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32",
     "ENABLE_CPU_PINNING": False,  # several workers on one machine would be pinned to the same cores
 }
+_LOADING = threading.Lock()
+"""One for the process, not for the embedder: what a first inference sets up is the process's."""
 
 
 class LocalEmbedder:
@@ -58,7 +60,6 @@ class LocalEmbedder:
             max_input_tokens=1_000_000,
             concurrency=concurrency or _processors(),
         )
-        self._loading = threading.Lock()
         self._model: Any = None
 
     @property
@@ -84,9 +85,13 @@ class LocalEmbedder:
         """Nothing waits here."""
 
     def _load(self) -> Any:
-        with self._loading:
+        with _LOADING:
             if self._model is None:
-                self._model = _compiled(self.limits.concurrency, self._cache)
+                model = _compiled(self.limits.concurrency, self._cache)
+                # OpenVINO's binding looks NumPy up in its first inference, and two threads that do
+                # that at once wait for each other for ever: one in 40 processes hung.
+                _embed(model.create_infer_request(), [])
+                self._model = model
             return self._model
 
 
