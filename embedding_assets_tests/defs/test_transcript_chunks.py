@@ -151,7 +151,6 @@ def test_a_partition_that_another_run_is_done_with_is_taken(layer: Layer, api: L
     result = layer.materialize("a", take_over=dead.run_id)
     assert result.success
     assert layer.statuses() == {"a": "completed"}
-    assert layer.dagster_run(dead.run_id).status is dg.DagsterRunStatus.FAILURE
 
 
 CALL = {

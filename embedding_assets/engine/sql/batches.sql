@@ -33,9 +33,16 @@ ORDER BY content_hash
 ON CONFLICT DO NOTHING;
 
 -- name: let_wait(recording_ids, until)!
--- Recordings that no run holds wait for a batch.
-UPDATE embedding_queue SET next_attempt_at = :until
-WHERE recording_id = ANY(:recording_ids) AND status IN ('pending', 'failed');
+-- Recordings that no run holds wait for a batch. Rows are locked in order here and below, as
+-- recorders' transactions lock them.
+UPDATE embedding_queue AS waiting SET next_attempt_at = :until
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE recording_id = ANY(:recording_ids) AND status IN ('pending', 'failed')
+    ORDER BY recording_id
+    FOR NO KEY UPDATE
+) AS free
+WHERE waiting.recording_id = free.recording_id;
 
 -- name: open_batches()
 -- The batches that have not ended, oldest first.
@@ -94,8 +101,14 @@ DELETE FROM embedding_batch_inputs WHERE batch_id = :batch_id;
 
 -- name: stop_waiting(deadline)!
 -- The recordings that waited for a batch are due now.
-UPDATE embedding_queue SET next_attempt_at = now()
-WHERE next_attempt_at = :deadline AND status IN ('pending', 'failed');
+UPDATE embedding_queue AS due SET next_attempt_at = now()
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE next_attempt_at = :deadline AND status IN ('pending', 'failed')
+    ORDER BY recording_id
+    FOR NO KEY UPDATE
+) AS waiting
+WHERE due.recording_id = waiting.recording_id;
 
 -- name: last_batch_error()$
 -- Why the last batch failed that ended within a day; NULL if it did not fail.

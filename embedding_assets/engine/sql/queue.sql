@@ -36,20 +36,34 @@ ORDER BY reconciled_at
 LIMIT :limit;
 
 -- name: mark_reconciled(recording_ids)!
--- These were compared now: the others come first the next time.
-UPDATE embedding_queue SET reconciled_at = now()
-WHERE recording_id = ANY(:recording_ids::text[]);
+-- These were compared now: the others come first the next time. Rows that a recorder's transaction
+-- has locked are skipped: waiting for some while holding others would make it wait for us, too.
+UPDATE embedding_queue AS compared SET reconciled_at = now()
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE recording_id = ANY(:recording_ids::text[])
+    ORDER BY recording_id
+    FOR NO KEY UPDATE SKIP LOCKED
+) AS free
+WHERE compared.recording_id = free.recording_id;
 
 -- name: retry(recording_ids, force, max_recoveries)
--- Makes these due now because a person asked for it; attempts and recoveries start again at 0.
-UPDATE embedding_queue
+-- Makes these due now because a person asked for it; attempts and recoveries start again at 0. Rows
+-- are locked in order, as recorders' transactions lock them.
+UPDATE embedding_queue AS retried
 SET status = 'pending', attempts = 0, recoveries = 0, crashes = 0, next_attempt_at = now(),
     enqueued_at = now()
-WHERE recording_id = ANY(:recording_ids::text[])
-    AND (status = 'failed'
-         OR (status = 'dead_letter' AND (:force OR recoveries < :max_recoveries))
-         OR (status = 'completed' AND :force))
-RETURNING recording_id;
+FROM (
+    SELECT recording_id FROM embedding_queue
+    WHERE recording_id = ANY(:recording_ids::text[])
+        AND (status = 'failed'
+             OR (status = 'dead_letter' AND (:force OR recoveries < :max_recoveries))
+             OR (status = 'completed' AND :force))
+    ORDER BY recording_id
+    FOR NO KEY UPDATE
+) AS asked
+WHERE retried.recording_id = asked.recording_id
+RETURNING retried.recording_id;
 
 -- name: dead_letters()
 -- The dead letters, those that have waited longest first.
