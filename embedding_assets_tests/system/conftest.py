@@ -2,10 +2,11 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -16,6 +17,7 @@ from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.processes import PROCESSES
 from embedding_assets_tests.system.worker import work
 
+Found = TypeVar("Found")
 DIMENSIONS = 64
 FLAGS = [
     "--no-sandbox",
@@ -25,6 +27,17 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+def until(what: str, found: Callable[[], Found], seconds: float = 240) -> Found:
+    """Polls until something is found."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = found()
+        if result:
+            return result
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {seconds} s")
 
 
 def engine_environment(database_url: str, api_url: str, **more: str) -> dict[str, str]:

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import psycopg
@@ -25,7 +24,7 @@ from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import BIN, ROOT, Checkout
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.system import brokers
-from embedding_assets_tests.system.conftest import DIMENSIONS
+from embedding_assets_tests.system.conftest import DIMENSIONS, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,7 +35,6 @@ pytestmark = [
     ),
 ]
 
-Found = TypeVar("Found")
 RECORDINGS = 300
 WORKERS = 3
 LEASE_SECONDS = 15
@@ -81,17 +79,6 @@ class Cluster:
         """The runs that hold recordings now."""
         query = "SELECT DISTINCT claimed_by FROM embedding_queue WHERE status = 'processing'"
         return {row[0] for row in rows(self.database, query)}
-
-
-def _until(what: str, found: Callable[[], Found], seconds: float = 240) -> Found:
-    """Polls until something is found."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = found()
-        if result:
-            return result
-        time.sleep(0.5)
-    pytest.fail(f"{what}: not within {seconds} s")
 
 
 @contextmanager
@@ -180,7 +167,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_1_three_hosts_share_the_work(cluster: Cluster) -> None:
-    holders = _until(
+    holders = until(
         "three runs that hold recordings",
         lambda: found if len(found := cluster.holders()) == WORKERS else set(),
     )
@@ -188,7 +175,7 @@ def test_1_three_hosts_share_the_work(cluster: Cluster) -> None:
 
 
 def test_2_a_host_dies_and_redis_and_pgbouncer_are_restarted(cluster: Cluster) -> None:
-    _until("something is published", lambda: cluster.statuses().get("completed", 0) >= 20)
+    until("something is published", lambda: cluster.statuses().get("completed", 0) >= 20)
     before = cluster.holders()
     cluster.workers[0].send_signal(signal.SIGSTOP)  # nothing of it is running when it is killed
     kill_host(cluster.workers[0].pid)
@@ -196,7 +183,7 @@ def test_2_a_host_dies_and_redis_and_pgbouncer_are_restarted(cluster: Cluster) -
     brokers.restart(cluster.pgbouncer, 3)
     assert cluster.statuses().get("completed", 0) < RECORDINGS
     cluster.api.latency = 0.1
-    failed = _until(
+    failed = until(
         "the run of the dead host is reported failed",
         lambda: [r for r in cluster.runs() if "its process died" in json.dumps(r["failure"])],
     )
@@ -205,7 +192,7 @@ def test_2_a_host_dies_and_redis_and_pgbouncer_are_restarted(cluster: Cluster) -
 
 
 def test_3_everything_is_published_once_without_a_hand(cluster: Cluster) -> None:
-    _until(
+    until(
         "every recording is completed",
         lambda: cluster.statuses() == {"completed": RECORDINGS},
         seconds=300,
@@ -229,7 +216,7 @@ def test_3_everything_is_published_once_without_a_hand(cluster: Cluster) -> None
 
 
 def test_4_no_living_run_was_taken_for_dead(cluster: Cluster) -> None:
-    _until(
+    until(
         "all runs have ended",
         lambda: not {run["status"] for run in cluster.runs()} - {"SUCCESS", "FAILURE"},
     )
@@ -252,12 +239,12 @@ def test_5_a_run_that_a_person_terminates_gives_back_what_it_holds(cluster: Clus
     with path.open("w") as file:
         write_jsonl(generate(1, 0, 10), file)
     cluster.checkout("import", path)
-    (run,) = _until("a run that holds it", cluster.holders)
+    (run,) = until("a run that holds it", cluster.holders)
     assert run not in before
     cluster.checkout.run(
         "python", "-c", TERMINATE, run, env={"DAGSTER_HOME": str(cluster.dagster_home)}
     )
     cluster.api.latency = 0
-    _until("it is completed", lambda: cluster.statuses() == {"completed": RECORDINGS + 1})
+    until("it is completed", lambda: cluster.statuses() == {"completed": RECORDINGS + 1})
     ended = {each["run_id"]: each["status"] for each in cluster.runs()}
     assert ended[run] == "CANCELED"

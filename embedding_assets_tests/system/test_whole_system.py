@@ -6,12 +6,11 @@ import re
 import shutil
 import signal
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
@@ -23,11 +22,10 @@ from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
-from embedding_assets_tests.system.conftest import DIMENSIONS, FLAGS, development
+from embedding_assets_tests.system.conftest import DIMENSIONS, FLAGS, development, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-Found = TypeVar("Found")
 RECORDINGS = 200
 POISON = "zanzibarian"  # the API refuses it for ever
 FRAIL = "quixotically"  # the API fails on it at first
@@ -82,17 +80,6 @@ class System:
         return {row[0]: row[1] for row in rows(self.database, query)}
 
 
-def _until(what: str, found: Callable[[], Found], seconds: float = 240) -> Found:
-    """Polls until something is found."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = found()
-        if result:
-            return result
-        time.sleep(1)
-    pytest.fail(f"{what}: not within {seconds} s")
-
-
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """200 recordings, imported into a system that runs already; everything ends with the tests."""
@@ -120,7 +107,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
                     api, database, port, recordings[7], recordings[30], recordings[20:25]
                 )
                 running.screenshots = tmp_path_factory.mktemp("screenshots")
-                _until("the webserver", lambda: _answers(running))
+                until("the webserver", lambda: _answers(running))
                 _import(checkout, running)
                 yield running
         finally:
@@ -186,7 +173,7 @@ def test_1_a_killed_worker_is_replaced_and_reported(system: System) -> None:
         holders = [row[0] for row in rows(system.database, query)]
         return next((holder for holder in holders if system.pid(holder)), "")
 
-    system.killed_run = _until("a worker with claims", working)
+    system.killed_run = until("a worker with claims", working)
     held = rows(
         system.database,
         "SELECT recording_id FROM embedding_queue WHERE claimed_by = %s",
@@ -194,7 +181,7 @@ def test_1_a_killed_worker_is_replaced_and_reported(system: System) -> None:
     )
     os.kill(system.pid(system.killed_run), signal.SIGKILL)
     system.api.latency = 0.05
-    _until(
+    until(
         "what it held is taken over and ended",
         lambda: rows(
             system.database,
@@ -203,7 +190,7 @@ def test_1_a_killed_worker_is_replaced_and_reported(system: System) -> None:
         ),
     )
     assert held
-    _until(
+    until(
         "its run is reported failed",
         lambda: any(
             run["runId"] == system.killed_run and run["status"] == "FAILURE"
@@ -215,7 +202,7 @@ def test_1_a_killed_worker_is_replaced_and_reported(system: System) -> None:
 def test_2_every_recording_ends_completed_or_as_a_dead_letter_with_its_reason(
     system: System,
 ) -> None:
-    _until(
+    until(
         "every recording is completed or given up",
         lambda: system.statuses() == {"completed": RECORDINGS - 1, "dead_letter": 1},
         seconds=420,
@@ -275,7 +262,7 @@ def _backfill(system: System, keys: list[str]) -> str:
         status = str(backfill["status"])
         return status if status.startswith("COMPLETED") else ""
 
-    return _until("the backfill", ended, seconds=300)
+    return until("the backfill", ended, seconds=300)
 
 
 def _failed_partitions(system: System) -> int:
@@ -298,7 +285,7 @@ def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
         )
     assert _backfill(system, [spoilt]) == "COMPLETED_FAILED"
     (failed,) = [run for run in system.runs() if "dagster/backfill" in run["tags"]]
-    again = _until(
+    again = until(
         "its re-launch",
         lambda: [
             run
@@ -311,7 +298,7 @@ def test_5_a_partition_that_fails_is_launched_again_and_shows_it(
         ("embed_recording", spoilt)
     ]
     # The poisoned one may have been launched again as its partition, too.
-    failed_partitions = _until("a failed partition", lambda: _failed_partitions(system))
+    failed_partitions = until("a failed partition", lambda: _failed_partitions(system))
     told = f"Failed ({failed_partitions})"
     _look(system, page, "failed", "/assets/transcript_chunks?view=partitions", [told])
 
@@ -356,7 +343,7 @@ def test_7_health_is_checked_and_kept(system: System, page: Page) -> None:
         ended = {run["runId"] for run in system.runs() if run["status"] == "SUCCESS"}
         return launched <= ended
 
-    _until("both runs", succeeded)
+    until("both runs", succeeded)
     # The picture is drawn by the page, not only linked.
     _look(system, page, "health", "/assets/embedding_health?view=overview", ["completion_percent"])
     page.get_by_text("Show Markdown").first.click()
