@@ -71,7 +71,10 @@ def test_a_hundred_runs_at_once_need_no_more_connections_than_the_pool_has(
 
     def count(ended: threading.Event) -> None:
         nonlocal most
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
+        )
         with psycopg.connect(database_url, autocommit=True) as connection:
             while not ended.wait(0.02):
                 row = connection.execute(query).fetchone()
