@@ -58,9 +58,10 @@ def dead(
     """
     noticed: dict[str, Silence] = {}
     for run_id, beaten_at in silent.items():
-        earlier = before.get(run_id)
-        is_the_same = earlier is not None and earlier.beaten_at == beaten_at
-        noticed[run_id] = earlier if earlier and is_the_same else Silence(beaten_at, now)
+        since = before.get(run_id)
+        if since is None or since.beaten_at != beaten_at:
+            since = Silence(beaten_at, now)
+        noticed[run_id] = since
     found = [
         each
         for each, since in noticed.items()

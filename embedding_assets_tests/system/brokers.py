@@ -3,10 +3,9 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 PORT = 6432  # of PgBouncer; it is part of its socket's name
@@ -33,10 +32,10 @@ class Server:
             assert time.monotonic() < deadline, "it does not come up"
             time.sleep(0.05)
 
-    def stop(self, signum: signal.Signals = signal.SIGKILL) -> None:
-        """Ends it at once; with its clients' connections."""
+    def stop(self) -> None:
+        """Kills it, with its clients' connections."""
         if self._process is not None:
-            self._process.send_signal(signum)
+            self._process.kill()
             self._process.wait(timeout=20)
             self._process = None
 
@@ -77,9 +76,8 @@ max_client_conn = 1000
     return Server(["pgbouncer", *user, folder / "pgbouncer.ini"], folder, socket)
 
 
-def restart(server: Server, down: float, meanwhile: Callable[[], object] = lambda: None) -> None:
+def restart(server: Server, down: float) -> None:
     """Takes a server away for some seconds."""
     server.stop()
-    meanwhile()
     time.sleep(down)
     server.start()
