@@ -148,7 +148,9 @@ def _seen(database: Database, api: LoopbackAPI) -> dict[str, Any]:
         "guarded": rows(database, GUARDED),
         "triggers": rows(database, TRIGGERS),
         "health": [(each.name, each.severity) for each in health.findings],
-        "queue": rows(database, "SELECT recording_id, status, claimed_by FROM embedding_queue"),
+        "queue": rows(
+            database, "SELECT recording_id, status, claimed_by FROM embedding_queue ORDER BY 1"
+        ),
     }
 
 
