@@ -36,7 +36,7 @@ def advance_batches(
     from_tokens = Settings().batch_from_tokens
     try:
         with (
-            engine.beating(context.run.run_id),
+            engine.beating(context.run.run_id, context.instance),
             engine.database() as database,
             engine.batch_lane(database) as lane,
         ):

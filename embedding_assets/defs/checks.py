@@ -27,6 +27,8 @@ DESCRIPTIONS = {
     "budget": "Whether work waits because the budget of the day is spent.",
     "search_words": "Whether words are searched in SEARCH_LANGUAGE, and counted up to date.",
     "retention": "Whether calls older than RETENTION_DAYS were forgotten.",
+    "disk": "Whether there is room, as far as a client of the database can tell.",
+    "orchestration": "Whether Dagster's storage answers and its daemon ticks.",
     "recorder_sync": "Whether the calls here are all that the recorder has, by each of its keys.",
 }
 

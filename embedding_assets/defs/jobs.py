@@ -54,7 +54,7 @@ def embed_due_recordings(
 
     since = engine.partitions_since
     published: int | None = None  # unknown, if the run fails
-    with engine.beating(context.run.run_id):
+    with engine.beating(context.run.run_id, context.instance):
         try:
             events = run_session(context, engine, config, embed, since=since)
             published = log_in_batches(context, events)
@@ -136,7 +136,7 @@ def embed_dead_letters(
             return session.retry(config.recording_ids, force=config.force)
         return session.dead_letters()
 
-    with engine.beating(context.run.run_id):
+    with engine.beating(context.run.run_id, context.instance):
         yield from run_session(context, engine, config, embed, since=engine.partitions_since)
 
 
@@ -149,7 +149,7 @@ def recover_dead_letters() -> None:
 @dg.op(description="Deletes, in small batches, vectors that no chunk refers to any more.")
 def sweep_unreferenced_vectors(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
     """Deletes in short transactions, so that readers and writers go on."""
-    with engine.beating(context.run.run_id), engine.database() as database:
+    with engine.beating(context.run.run_id, context.instance), engine.database() as database:
         context.log.info(f"{sweep(database)} vectors deleted")
 
 
@@ -162,7 +162,7 @@ def sweep_vectors() -> None:
 @dg.op(description="Counts in how many chunks each word is, of what was published since.")
 def count_search_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> None:
     """Counts what no worker counted at its end: what runs of single partitions published."""
-    with engine.beating(context.run.run_id):
+    with engine.beating(context.run.run_id, context.instance):
         _count_words(context, engine)
 
 
@@ -198,7 +198,7 @@ def build_vector_index(context: dg.OpExecutionContext, engine: EmbeddingEngine) 
         dg.Failure: a part was not built; the next run goes on from there.
     """
     try:
-        with engine.beating(context.run.run_id):
+        with engine.beating(context.run.run_id, context.instance):
             build_waiting_parts(context, engine)
     except EmbeddingAssetsError as error:
         raise dg.Failure(str(error), allow_retries=False) from None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
 from embedding_assets.defs.partitions import partitions_since
 from embedding_assets.engine.database import Database
@@ -49,9 +50,21 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
             yield database
 
     @contextlib.contextmanager
-    def beating(self, run_id: str) -> Iterator[None]:
-        """Says that this run is alive; report_dead_runs takes a silent one for dead."""
-        with beating(self.database, run_id, Settings().lease):
+    def beating(self, run_id: str, instance: dg.DagsterInstance) -> Iterator[None]:
+        """Says that this run is alive; report_dead_runs takes a silent one for dead.
+
+        If Dagster counts it as ended meanwhile, for instance as a person said so of a run that did
+        not answer, it may claim and write nothing more.
+        """
+
+        def was_ended() -> bool:
+            try:
+                run = instance.get_run_by_id(run_id)
+            except SQLAlchemyError:  # Dagster's storage is away
+                return False
+            return run is not None and run.is_finished
+
+        with beating(self.database, run_id, Settings().lease, was_ended=was_ended):
             yield
 
     @contextlib.contextmanager

@@ -33,7 +33,7 @@ from embedding_assets.defs.workers import Silence, dead, relaunch, workers_wante
 from embedding_assets.engine import queue, transcripts
 from embedding_assets.engine.batch_work import is_worth_a_batch
 from embedding_assets.engine.errors import ErrorKind
-from embedding_assets.engine.heartbeats import BEATS_A_LEASE
+from embedding_assets.engine.heartbeats import BEATS_A_LEASE, take_for_dead
 from embedding_assets.health.alerts import Report, Send, decide, from_cursor, to_cursor
 from embedding_assets.health.channels import channels
 from embedding_assets.health.system import system_health
@@ -188,6 +188,9 @@ def report_dead_runs(
     }
     silent = silent_runs(context.instance, engine, lease)
     found, left = dead(silent, before, datetime.now(UTC).timestamp(), 2 * lease / BEATS_A_LEASE)
+    if found:
+        with engine.database() as database:
+            database.retrying(lambda connection: take_for_dead(connection, found))
     for run_id in found:
         run = context.instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:

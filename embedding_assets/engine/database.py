@@ -11,14 +11,17 @@ import aiosql
 import psycopg
 import tenacity
 from pgvector.psycopg.vector import register_vector_info
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import namedtuple_row
 from psycopg.types import TypeInfo
 from psycopg.types.array import ListBinaryDumper
 
 from embedding_assets.engine.errors import (
     ConfigurationError,
+    DiskFullError,
     EmbeddingAssetsError,
     InvalidInputError,
+    LockedError,
     StatementTimeoutError,
     TransientError,
 )
@@ -56,7 +59,7 @@ class Statements:
 sql = Statements(Path(__file__).parent / "sql")
 """The named statements of `engine/sql`."""
 
-SCHEMA_REVISION = "0015"
+SCHEMA_REVISION = "0016"
 """The migration whose tables the statements need; a test holds that it is the newest."""
 
 SCHEMA_SECONDS = 30.0
@@ -65,6 +68,23 @@ SCHEMA_SECONDS = 30.0
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart
 LONGEST_STATEMENT = 5.0  # seconds
 CANCEL_SECONDS = 2.0
+LOCK_SECONDS = 3  # how long a statement waits for somebody else's lock; `retrying` waits again
+# A process that is frozen in a transaction, or cut off, keeps its locks no longer than this.
+IDLE_SECONDS = 20
+
+# What libpq does where the network is gone without a word; the URL's own parameters win.
+_CONNECTING = {
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+_LIMITS = (
+    f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
+    f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
+)
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
 
 _UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
 _NOT_MIGRATED = (
@@ -86,9 +106,21 @@ class _State(NamedTuple):
         return sqlstate.startswith(self.codes)
 
 
-_LATER = _State(("08", "40", "53", "55P03", "57P", "58", "25006"))
+_LATER = _State(("08", "40", "53", "55P03", "57P", "58", "25006", "25P03", "25P04"))
 _UNCONFIGURED = _State(("28", "3D000", "3F000", "42501", "42P01", "42703", "42704", "42883"))
 _REFUSED_DATA = _State(("22", "54"))
+
+
+READ_ONLY = (
+    "the database takes no writes: DATABASE_URL leads to a standby, or its"
+    " default_transaction_read_only is on; name the primary there, or set that off"
+)
+_DISK_FULL = "53100"
+_NO_WRITES = {
+    "25006": READ_ONLY,
+    _DISK_FULL: "the disk of the database server is full: make room there; what is published stays,"
+    " and the work goes on by itself",
+}
 
 
 class Database:
@@ -149,19 +181,25 @@ class Database:
         SCHEMA_SECONDS: what works for hours notices a migration. Not with `any_schema`, by which a
         run that noticed one gives back what it holds.
 
+        A statement waits LOCK_SECONDS for a lock, and the server ends the transaction if nothing
+        was asked in it for IDLE_SECONDS.
+
         Raises:
             EmbeddingAssetsError: of the kind that the database's error means.
+            LockedError: somebody holds a lock; the text says who, as far as it is known.
             ConfigurationError: the database was migrated for newer code meanwhile.
         """
         with translated_errors():
             connection = self._open()
-            with connection.transaction():
-                if snapshot:
-                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                self._find_vector_type(connection)
-                if not any_schema and self._must_look_at_schema():
-                    self._require_schema(connection)
-                yield connection
+            try:
+                with connection.transaction():
+                    connection.execute((_SNAPSHOT if snapshot else "") + _LIMITS)
+                    self._find_vector_type(connection)
+                    if not any_schema and self._must_look_at_schema():
+                        self._require_schema(connection)
+                    yield connection
+            except psycopg.errors.LockNotAvailable:
+                raise LockedError(_who_locks(connection)) from None
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Connection]:
@@ -235,13 +273,12 @@ class Database:
             return self._connection
         self.close()
         try:
+            parameters: dict[str, Any] = {**_CONNECTING, **conninfo_to_dict(self._url)}
             connection = psycopg.connect(
-                self._url,
+                **{**parameters, "application_name": self._application_name},
                 autocommit=True,
                 prepare_threshold=None,
                 row_factory=namedtuple_row,
-                connect_timeout=10,
-                application_name=self._application_name,
             )
         except psycopg.OperationalError as error:
             raise _connection_error(error) from None
@@ -265,6 +302,20 @@ class Database:
                 " concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), %s)",
                 [self._vector_schema, is_local],
             )
+
+
+def _who_locks(connection: Connection) -> str:
+    """Whom a statement waited for in vain, as far as this role may see."""
+    with connection.transaction():
+        found = sql.strongest_lock(connection)
+    if found is None:
+        return "somebody locked a table or a row for too long, and let go of it just now"
+    since = "" if found.since is None else f" since {found.since:%Y-%m-%d %H:%M:%S}"
+    return (
+        f"{found.relation} is locked by process {found.pid} of the role {found.role}"
+        f" ({found.program or 'no application_name'}), {found.mode}{since}: let it end, or end it"
+        f" with SELECT pg_terminate_backend({found.pid})"
+    )
 
 
 def require_compatible(found: str, oldest_code: str | None) -> None:
@@ -311,7 +362,8 @@ def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
         return InvalidInputError(f"the database refused the data (SQLSTATE {state or 'none'})")
     is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if _LATER.has(state) or is_lost:
-        return TransientError(f"the database connection failed: {said}")
+        kind = DiskFullError if state == _DISK_FULL else TransientError
+        return kind(_NO_WRITES.get(state, f"the database connection failed: {said}"))
     return EmbeddingAssetsError(f"the database failed: {said}")
 
 

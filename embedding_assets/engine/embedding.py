@@ -25,6 +25,7 @@ from embedding_assets.engine.errors import (
     BudgetSpentError,
     ConfigurationError,
     EmbeddingAssetsError,
+    TakenForDeadError,
     TransientError,
 )
 from embedding_assets.engine.in_flight import InFlight, Lane, Recording, State
@@ -107,6 +108,8 @@ class EmbeddingRun:
         Raises:
             ConfigurationError: nothing can succeed; no attempt was counted.
             TransientError: the database stayed away for longer than a step of work waits.
+            TakenForDeadError: others go on with what this run held, for instance as its process
+                was frozen; nothing more was written but what its attempts have cost.
         """
         self._waits_for_batches = waits_for_batches
         pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
@@ -303,7 +306,7 @@ class EmbeddingRun:
             for lane, batch in self._batches.items():
                 of_lane = [r for r in rows if self._in_flight.lane_of(r.content_hash) is lane]
                 self._insert(of_lane, batch)
-        except (ConfigurationError, TransientError):
+        except (ConfigurationError, TransientError, TakenForDeadError):
             raise  # no recording's fault; and with the database away, nothing can be written down
         except EmbeddingAssetsError as error:
             self._fail(inputs, error)
@@ -335,9 +338,20 @@ class EmbeddingRun:
         """Stores vectors; their recordings learn how small the batches had to be."""
         batch.smallest = batch.rows  # of these inserts, not of earlier ones
         try:
-            store_vectors(self._database, self._embedder.model, rows, batch, self._claims.renew)
+            self._store(rows, batch)
         finally:
             self._in_flight.inserted(rows, batch.smallest)
+
+    def _store(self, rows: list[VectorRow], batch: InsertBatch) -> None:
+        store_vectors(
+            self._database,
+            self._embedder.model,
+            rows,
+            batch,
+            # Several statement timeouts can take longer than a lease.
+            heartbeat=self._claims.renew,
+            guard=self._claims.require_alive,
+        )
 
     def _fail(self, inputs: list[Input], error: EmbeddingAssetsError) -> None:
         """Fails every recording that needs one of these texts, and sends no more of it."""
@@ -400,8 +414,7 @@ class EmbeddingRun:
                 rows += answered
         self._requests.clear()
         with contextlib.suppress(EmbeddingAssetsError):  # then they are paid for again, one day
-            batch = self._batches[Lane.small_batch]
-            store_vectors(self._database, self._embedder.model, rows, batch, self._claims.renew)
+            self._store(rows, self._batches[Lane.small_batch])
 
     def _give_back(self, reason: ConfigurationError | None) -> None:
         """Releases what is unfinished, and writes down what it has cost.

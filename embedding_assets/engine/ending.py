@@ -11,6 +11,7 @@ from embedding_assets.engine.errors import (
     ClaimLostError,
     ConfigurationError,
     EmbeddingAssetsError,
+    TakenForDeadError,
     TransientError,
 )
 from embedding_assets.engine.in_flight import Recording
@@ -99,7 +100,7 @@ def _end(database: Database, run_id: str, recording: Recording, figures: Attempt
         kind, text = failure.kind, str(failure)
         database.retrying(lambda c: fail(c, run_id, claim, figures=figures, kind=kind, error=text))
         return Outcome(claim.recording_id, Result.FAILED, figures, kind, text)
-    except ClaimLostError as error:
+    except (ClaimLostError, TakenForDeadError) as error:  # the run's next claim says the latter
         if recording.has_spent:
             database.retrying(lambda c: give_back(c, run_id, [(claim, figures)]))
         return Outcome(claim.recording_id, Result.CLAIM_LOST, figures, None, str(error))
@@ -118,7 +119,7 @@ def _succeed(
 
     try:
         database.retrying(succeed)
-    except (ClaimLostError, ConfigurationError, TransientError):
+    except (ClaimLostError, ConfigurationError, TakenForDeadError, TransientError):
         raise
     except EmbeddingAssetsError as error:
         return error

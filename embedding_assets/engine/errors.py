@@ -33,6 +33,14 @@ class TransientError(EmbeddingAssetsError):
     """Later, the same call may succeed: rate limits, server errors, lost connections."""
 
 
+class LockedError(TransientError):
+    """Somebody holds a lock that a statement would have waited for too long for."""
+
+
+class DiskFullError(TransientError):
+    """The database server's disk is full."""
+
+
 class RequestTooLargeError(EmbeddingAssetsError):
     """The server takes smaller requests only; the same texts in parts may pass."""
 
@@ -49,6 +57,10 @@ class StatementTimeoutError(EmbeddingAssetsError):
 
 class ClaimLostError(EmbeddingAssetsError):
     """Another run holds the recording now; nothing was written."""
+
+
+class TakenForDeadError(EmbeddingAssetsError):
+    """Others go on with what this run held: it may claim and write nothing more, and ends."""
 
 
 class ConfigurationError(EmbeddingAssetsError):

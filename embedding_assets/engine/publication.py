@@ -1,7 +1,8 @@
 """The ends of an attempt, each one short transaction: published, failed, withdrawn, given back."""
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +13,16 @@ from embedding_assets.engine.errors import (
     EmbeddingAssetsError,
     ErrorKind,
 )
+from embedding_assets.engine.heartbeats import require_alive
 from embedding_assets.engine.model import Chunk
 from embedding_assets.engine.queue import MAX_ATTEMPTS, Claim
 from embedding_assets.engine.transcripts import Transcript, current_version, is_certainly_gone
 from embedding_assets.engine.vectors import hold_live, hold_vectors
+
+FIRST_WITH_TRANSACTION_TIMEOUT = 170000
+# A publication takes a millisecond a chunk where the database has nothing else to do.
+PUBLISHING_SECONDS = 20
+PUBLISHED_IN_A_SECOND = 50  # chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ def publish(
         return
     hold_live(connection, figures.model)
     hashes = {chunk.content_hash for chunk in transcript.chunks}
-    with connection.pipeline():  # an answer is waited for where one is read
+    with _pipeline(connection, len(hashes)):
         sql.withdraw_chunks(connection, recording_id=claim.recording_id)
         insert_chunks(connection, claim.recording_id, transcript)
         version = current_version(connection, claim.recording_id)
@@ -142,13 +149,36 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
     """Locks the queue row; False when this very attempt ended already.
 
     That happens when the connection broke before the answer to a commit: it must not run twice.
+
+    Raises:
+        ClaimLostError: another run holds the recording.
+        TakenForDeadError: others go on with all that this run held.
     """
-    row = sql.lock_claim(connection, recording_id=claim.recording_id, run_id=run_id)
+    require_alive(connection, run_id)
+    row = sql.lock_claim(
+        connection, recording_id=claim.recording_id, run_id=run_id, claim_id=claim.attempt_id
+    )
     if row is not None:
         return True
     if sql.attempt_is_recorded(connection, attempt_id=claim.attempt_id):
         return False
     raise ClaimLostError(f"another run took over recording {claim.recording_id}")
+
+
+@contextlib.contextmanager
+def _pipeline(connection: Connection, chunks: int) -> Iterator[None]:
+    """An answer is waited for only where one is read.
+
+    In the middle of a pipeline the server does not see that its client is frozen, so the whole
+    transaction has a limit; PostgreSQL has one from 17 on.
+    """
+    if connection.info.server_version < FIRST_WITH_TRANSACTION_TIMEOUT:
+        yield
+        return
+    with connection.pipeline():
+        seconds = PUBLISHING_SECONDS + chunks // PUBLISHED_IN_A_SECOND
+        sql.limit_transaction(connection, timeout=f"{seconds}s")
+        yield
 
 
 def insert_chunks(connection: Connection, recording_id: str, transcript: Transcript) -> None:

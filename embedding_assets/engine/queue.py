@@ -10,6 +10,7 @@ from typing import Any
 
 from embedding_assets.engine.database import Connection, Database, sql
 from embedding_assets.engine.errors import ErrorKind
+from embedding_assets.engine.heartbeats import require_alive, take_for_dead
 from embedding_assets.engine.transcripts import current_version
 
 LEASE = timedelta(minutes=5)
@@ -31,6 +32,7 @@ class Claim:
     attempts: int  # failed ones before this
     crashes: int = 0  # of runs that held it among others
     was_refused: bool = False  # by the model, the last time it failed
+    # Also the claim's token: what a run held before, it may hold again by another claim.
     attempt_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
@@ -49,6 +51,9 @@ class Claims:
     Recordings that a crashed run held are in quarantine: they are claimed after all others, those
     with the fewest crashes first, and only by a run that holds nothing else. If that run crashes
     too, one of them is the cause.
+
+    A run whose leases ran out is taken for dead by the run that frees its recordings. It then may
+    claim and write nothing more: what claims and renews raises TakenForDeadError.
     """
 
     def __init__(self, database: Database, run_id: str, lease: timedelta = LEASE) -> None:
@@ -106,7 +111,11 @@ class Claims:
         """Gives the recording back until then; no attempt is counted."""
         self._database.retrying(
             lambda c: sql.wait_for_batch(
-                c, recording_id=claim.recording_id, run_id=self.run_id, until=until
+                c,
+                recording_id=claim.recording_id,
+                run_id=self.run_id,
+                claim_id=claim.attempt_id,
+                until=until,
             )
         )
         self.end(claim)
@@ -119,10 +128,12 @@ class Claims:
         """Says that this run is alive, if it has not lately."""
         if time.monotonic() - self._renewed < self._lease.total_seconds() / 5:
             return
-        self._database.retrying(
-            lambda c: sql.renew_leases(c, run_id=self.run_id, lease=self._lease)
-        )
+        self._database.retrying(self._renew)
         self._renewed = time.monotonic()
+
+    def require_alive(self, connection: Connection) -> None:
+        """Holds that nobody took this run for dead, or raises TakenForDeadError."""
+        require_alive(connection, self.run_id)
 
     def release(self) -> None:
         """Gives back everything this run still holds, at no cost to the recordings."""
@@ -131,6 +142,10 @@ class Claims:
             any_schema=True,
         )
         self._held.clear()
+
+    def _renew(self, connection: Connection) -> None:
+        self.require_alive(connection)
+        sql.renew_leases(connection, run_id=self.run_id, lease=self._lease)
 
     def _hold(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Notes what this run holds, when the claim is committed and not before."""
@@ -143,15 +158,19 @@ class Claims:
         return bool(self._held) and in_quarantine
 
     def _expire(self, connection: Connection, dead_run: str | None = None) -> None:
-        sql.expire_claims(
+        freed = sql.expire_claims(
             connection,
             dead_run=dead_run,
             run_id=self.run_id,
             max_attempts=MAX_ATTEMPTS,
             error=_DIED,
         )
+        dead = {row.run_id for row in freed} | ({dead_run} if dead_run else set())
+        if dead:
+            take_for_dead(connection, dead)
 
     def _claim_dead_letters(self, connection: Connection) -> list[Claim]:
+        self.require_alive(connection)
         crashes = sql.fewest_crashes_of_dead_letters(connection, max_recoveries=MAX_RECOVERIES)
         if crashes is None:
             return []
@@ -167,6 +186,7 @@ class Claims:
 
     def _claim_due(self, connection: Connection) -> list[Claim] | None:
         """The claims; None where something is due that this run may not hold beside the rest."""
+        self.require_alive(connection)
         self._expire(connection)
         crashes = sql.fewest_crashes_due(connection)
         if crashes is None:
@@ -183,6 +203,7 @@ class Claims:
         return _claims(rows)
 
     def _claim_these(self, connection: Connection, recording_ids: list[str]) -> list[Claim]:
+        self.require_alive(connection)
         self._expire(connection)
         sql.ensure_queued(connection, recording_ids=recording_ids)
         crashes = sql.fewest_crashes_of(connection, recording_ids=recording_ids)
@@ -211,6 +232,7 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
             row.recording_id,
             attempts=row.attempts,
             crashes=row.crashes,
+            attempt_id=row.claim_id,
             was_refused=row.error_kind == ErrorKind.INVALID_INPUT,
         )
         for row in rows

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,21 +59,36 @@ def store_vectors(
     model: str,
     rows: Iterable[VectorRow],
     batch: InsertBatch,
+    *,
     heartbeat: Callable[[], None] = lambda: None,
+    guard: Callable[[Connection], None] = lambda _: None,
 ) -> None:
-    """Adds vectors in small committed batches that no reader sees; `heartbeat` before each.
+    """Adds vectors in small committed batches that no reader sees.
+
+    Args:
+        database: the application's.
+        model: whose vectors these are.
+        rows: the vectors.
+        batch: how many rows an insert takes.
+        heartbeat: called before each insert.
+        guard: called in the transaction of each insert; it raises where nothing may be written.
 
     Raises:
         StatementTimeoutError: even one row takes longer than the server's statement_timeout.
     """
+
+    def insert(connection: Connection) -> None:
+        guard(connection)
+        _insert(connection, model, part)
+
     # All runs insert in the order of the hash, so that two of them cannot deadlock.
     remaining = sorted(rows, key=lambda row: row.content_hash)
     while remaining:
         part = remaining[: batch.rows]
-        heartbeat()  # several statement timeouts can take longer than a lease
+        heartbeat()
         started = time.monotonic()
         try:
-            database.retrying(partial(_insert, model=model, rows=part))
+            database.retrying(insert)
         except StatementTimeoutError:
             if not batch.shrink():
                 raise

@@ -22,7 +22,7 @@ LONGEST_TEXT = 1_700  # Discord takes 2,000 characters, title included
 LONGEST_ITEM = 160
 # Layouts of a message, longest first: with or without the worst items, and characters a line. The
 # first whose text fits is sent; the last has room for all checks.
-_SHORTER_AND_SHORTER = ((True, 400), (False, 400), (False, 120), (False, 45))
+_SHORTER_AND_SHORTER = ((True, 400), (False, 400), (False, 120), (False, 38))
 MOST_WAITING = 10  # alerts that one channel's queue holds
 LONGEST_BACKOFF = timedelta(hours=1)
 LOST_AFTER = timedelta(minutes=5)  # a requested run that Dagster does not know was never launched

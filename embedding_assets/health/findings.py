@@ -1,6 +1,7 @@
 """What health consists of: findings with their severities, at one moment."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -63,6 +64,10 @@ class Health:
     def severity(self) -> Severity:
         """That of the worst finding."""
         return max((finding.severity for finding in self.findings), default=Severity.HEALTHY)
+
+    def with_more(self, findings: Iterable[Finding]) -> "Health":
+        """The same with more findings behind these."""
+        return replace(self, findings=(*self.findings, *findings))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, apart from the times."""

@@ -12,6 +12,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.errors import (
     ConfigurationError,
     EmbeddingAssetsError,
+    LockedError,
     StatementTimeoutError,
 )
 from embedding_assets.health.configuration import (
@@ -88,7 +89,7 @@ def judge(
     keys: Sequence[KeyNumbers] = (),
     due: Due | None = None,
 ) -> Health:
-    """One finding for each check; `docs/runbook.md` describes them."""
+    """One finding for each check of the database; `docs/runbook.md` describes them."""
     findings = (
         configuration(numbers, expected),
         _dead_letters(numbers, worst, thresholds),
@@ -110,6 +111,8 @@ def unreadable(error: EmbeddingAssetsError, *, setting_error: str | None = None)
     """Health when the database, without which nothing works, cannot be read."""
     if isinstance(error, ConfigurationError):
         action = "mend the setting, then embedding-assets init"
+    elif isinstance(error, LockedError):
+        action = "see who that is, and end it if it does not end by itself"
     elif isinstance(error, StatementTimeoutError):
         action = "see what keeps the database server busy, or raise this role's statement_timeout"
     else:
@@ -119,7 +122,7 @@ def unreadable(error: EmbeddingAssetsError, *, setting_error: str | None = None)
     return Health(datetime.now(UTC), (finding,), None)
 
 
-CHECKS = (
+DATABASE_CHECKS = (
     "configuration",
     "dead_letters",
     "pending_backlog",
@@ -133,7 +136,8 @@ CHECKS = (
     "recorder_sync",
     "retention",
 )
-"""Every finding's name, in the order they are shown."""
+CHECKS = (*DATABASE_CHECKS, "disk", "orchestration")
+"""Every finding's name, in the order they are shown; `surroundings` makes the last two."""
 
 
 def _at_least(number: float, warning: float, critical: float) -> Severity:

@@ -4,13 +4,15 @@ import contextlib
 from dataclasses import replace
 from datetime import timedelta
 
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import READ_ONLY, Database
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 from embedding_assets.engine.transcripts import require_sight
 from embedding_assets.health.channels import channels
 from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Health
 from embedding_assets.health.judging import Thresholds, examine, unreadable
+from embedding_assets.health.statements import sql
+from embedding_assets.health.surroundings import surroundings
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
 from embedding_assets.wiring import budget, build_embedder, chunk_settings, fathom_keys
@@ -36,7 +38,8 @@ def system_health(settings: Settings) -> Health:
         with open_database(settings) as database:
             return health_of(settings, database)
     except EmbeddingAssetsError as error:
-        return unreadable(error, setting_error=expected(settings).error)
+        health = unreadable(error, setting_error=expected(settings).error)
+    return health.with_more(surroundings(settings, None))
 
 
 def health_of(settings: Settings, database: Database) -> Health:
@@ -44,10 +47,11 @@ def health_of(settings: Settings, database: Database) -> Health:
     said = expected(settings)
     try:
         if said.error is None:
-            said = replace(said, error=_blindness(database))
-        return examine(database, thresholds(settings), said)
+            said = replace(said, error=_obstacle(database))
+        health = examine(database, thresholds(settings), said)
     except EmbeddingAssetsError as error:
-        return unreadable(error, setting_error=said.error)
+        health = unreadable(error, setting_error=said.error)
+    return health.with_more(surroundings(settings, database))
 
 
 def expected(settings: Settings) -> Expected:
@@ -67,10 +71,13 @@ def expected(settings: Settings) -> Expected:
     return replace(said, error=next(iter(channels(settings).problems), None))
 
 
-def _blindness(database: Database) -> str | None:
-    """What row-level security hides from this role; None if nothing."""
+def _obstacle(database: Database) -> str | None:
+    """Why this role can do nothing: it may not write, or row-level security hides calls from it."""
     try:
-        database.retrying(require_sight, snapshot=True)
+        with database.transaction(snapshot=True) as connection:
+            if sql.is_read_only(connection):
+                return READ_ONLY
+            require_sight(connection)
     except ConfigurationError as error:
         return str(error)
     return None

@@ -1,7 +1,10 @@
 """Where the two databases are, as the settings say, and a connection to the application's."""
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+from psycopg.conninfo import make_conninfo
 
 from embedding_assets.engine.database import Database
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
@@ -34,6 +37,13 @@ def dagster_url(settings: Settings) -> str:
         drivername="postgresql+psycopg2", database=DAGSTER_DATABASE
     )
     return beside.render_as_string(hide_password=False)
+
+
+def dagster_conninfo(settings: Settings) -> str:
+    """The same database as `dagster_url`, for psycopg."""
+    if settings.dagster_pg_url is not None:
+        return re.sub(r"^(\w+)\+\w+:", r"\1:", settings.dagster_pg_url.get_secret_value())
+    return make_conninfo(application_url(settings), dbname=DAGSTER_DATABASE)
 
 
 def source_url(settings: Settings) -> str:

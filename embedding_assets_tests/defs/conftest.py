@@ -241,8 +241,14 @@ def layer(
 
 
 def contents(layer: Layer) -> dict[str, Any]:
-    """Every row of every table of the application, and the numbers of Dagster's own."""
-    tables = layer.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    """Every row of every table of the application, and the numbers of Dagster's own.
+
+    Not of the one that living runs write beside a tick.
+    """
+    tables = layer.rows(
+        "SELECT tablename FROM pg_tables"
+        " WHERE schemaname = 'public' AND tablename <> 'run_heartbeats' ORDER BY 1"
+    )
     contents: dict[str, Any] = {
         name: layer.rows(f"SELECT all_of_it::text FROM {name} AS all_of_it ORDER BY 1")  # noqa: S608
         for (name,) in tables

@@ -7,6 +7,8 @@ import dagster as dg
 import pytest
 
 from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.engine.errors import TakenForDeadError
+from embedding_assets.engine.queue import Claims
 from embedding_assets_tests.calls import talk
 from embedding_assets_tests.defs.conftest import Layer, Tick
 
@@ -55,7 +57,7 @@ def test_a_run_that_has_fallen_silent_is_reported_failed_whatever_its_job(
     layer: Layer, tick: Tick
 ) -> None:
     dead = layer.started_run("check_health", hours_ago=0.1)
-    with EmbeddingEngine().beating(dead.run_id):
+    with EmbeddingEngine().beating(dead.run_id, layer.instance):
         time.sleep(0.2)
     time.sleep(LEASE + 0.2)
     Sensor(tick).look_twice()
@@ -65,7 +67,7 @@ def test_a_run_that_has_fallen_silent_is_reported_failed_whatever_its_job(
 def test_a_run_that_says_that_it_is_alive_is_left_alone(layer: Layer, tick: Tick) -> None:
     alive = layer.started_run(hours_ago=1)
     sensor = Sensor(tick)
-    with EmbeddingEngine().beating(alive.run_id):
+    with EmbeddingEngine().beating(alive.run_id, layer.instance):
         time.sleep(LEASE + 0.2)
         sensor.look_twice()
     assert layer.dagster_run(alive.run_id).status is dg.DagsterRunStatus.STARTED
@@ -77,7 +79,7 @@ def test_runs_that_could_not_say_so_while_the_database_was_away_are_left_alone(
     alive = layer.started_run(hours_ago=1)
     sensor = Sensor(tick)
     sensor.look()  # it is back, and nobody has spoken yet
-    with EmbeddingEngine().beating(alive.run_id):
+    with EmbeddingEngine().beating(alive.run_id, layer.instance):
         time.sleep(PATIENCE + 0.1)
         sensor.look(writes=True)
     time.sleep(LEASE + 0.2)
@@ -108,3 +110,28 @@ def test_a_worker_says_that_it_is_alive(layer: Layer) -> None:
     layer.execute("UPDATE run_heartbeats SET beaten_at = now() - interval '8 days'")
     again = layer.worker()
     assert layer.rows("SELECT run_id FROM run_heartbeats") == [(again.run_id,)]
+
+
+def test_a_run_that_was_reported_dead_claims_nothing_when_it_wakes_up(
+    layer: Layer, tick: Tick
+) -> None:
+    frozen = layer.started_run(hours_ago=1)
+    claims = Claims(layer.database, frozen.run_id)
+    assert list(claims.due()) == []
+    Sensor(tick).look_twice()
+    assert layer.dagster_run(frozen.run_id).status is dg.DagsterRunStatus.FAILURE
+    layer.add_calls(a=talk("hello", 3))
+    with pytest.raises(TakenForDeadError):
+        next(claims.due())
+
+
+def test_a_run_that_a_person_calls_ended_although_it_lives_claims_nothing_more(
+    layer: Layer,
+) -> None:
+    run = layer.started_run(hours_ago=1)
+    layer.instance.report_run_canceled(layer.dagster_run(run.run_id))
+    with EmbeddingEngine().beating(run.run_id, layer.instance):
+        time.sleep(0.2)
+    layer.add_calls(a=talk("hello", 3))
+    with pytest.raises(TakenForDeadError):
+        next(Claims(layer.database, run.run_id).due())

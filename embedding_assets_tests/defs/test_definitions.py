@@ -31,6 +31,8 @@ CHECKS = {
     "budget",
     "recorder_sync",
     "retention",
+    "disk",
+    "orchestration",
     "above_floor",
 }
 JOBS = {

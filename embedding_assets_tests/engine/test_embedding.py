@@ -1,6 +1,5 @@
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -314,22 +313,6 @@ def test_a_call_without_a_transcript_is_completed_without_chunks(
         ("a", Result.PUBLISHED, 0),
         ("b", Result.PUBLISHED, 0),
     }
-
-
-def test_a_run_that_lost_its_claim_writes_nothing(database: Database, api: LoopbackAPI) -> None:
-    with database.transaction() as connection:
-        add_call(connection, "a", talk("a", 10))
-    slow = Claims(database, "slow", timedelta(seconds=0))
-    (claim,) = [claim for claim in [next(slow.due())] if claim]
-    quick = Claims(database, "quick")
-    run = EmbeddingRun(database, embedder_of(api), CHUNKING, quick)
-    assert [o.result for o in run.embed(quick.these(["a"]))] == [Result.PUBLISHED]
-    before = _chunks(database, "a")
-    late = EmbeddingRun(database, embedder_of(api), CHUNKING, slow)
-    assert [o.result for o in late.embed([claim])] == [Result.CLAIM_LOST]
-    assert _chunks(database, "a") == before
-    outcomes = rows(database, "SELECT run_id, outcome FROM embedding_attempts ORDER BY finished_at")
-    assert outcomes == [("slow", "failed"), ("quick", "published")]
 
 
 def test_what_failed_before_is_inserted_in_small_batches(database: Database, embed: Embed) -> None:

@@ -14,7 +14,7 @@ from embedding_assets.engine.errors import (
 )
 from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Finding, Health, Severity
-from embedding_assets.health.judging import CHECKS, Thresholds, judge, unreadable
+from embedding_assets.health.judging import DATABASE_CHECKS, Thresholds, judge, unreadable
 from embedding_assets.health.numbers import Numbers, Worst
 from embedding_assets.health.retention import Due
 
@@ -96,12 +96,12 @@ def test_severities_are_ordered_by_how_bad_they_are_and_not_as_text() -> None:
 def test_a_quiet_night_is_healthy_and_nothing_is_to_do() -> None:
     judged = judge(QUIET_NIGHT, Worst(), DEFAULTS, Expected(model=MODEL))
     assert judged.severity is HEALTHY
-    assert tuple(_by_name(judged)) == CHECKS
+    assert tuple(_by_name(judged)) == DATABASE_CHECKS
     assert {finding.severity for finding in judged.findings} == {HEALTHY}
     assert {finding.action for finding in judged.findings} == {None}
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", DATABASE_CHECKS)
 def test_the_whole_is_as_bad_as_its_worst_check(name: str) -> None:
     bad = {
         "configuration": {"pgvector_version": None},

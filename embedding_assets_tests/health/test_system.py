@@ -102,6 +102,32 @@ def test_a_database_that_is_away_is_critical_and_its_password_is_told_nobody(
     assert "hunter2" not in json.dumps(health.as_dict(), default=str)
 
 
+def test_a_database_that_takes_no_writes_is_critical(
+    settings: Any, server: EmbeddedPostgres, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # type: ignore[arg-type]
+    health = system_health(settings(DATABASE_URL=database_url))
+    assert _configuration(health).startswith("critical: the database takes no writes")
+    assert health.numbers is not None
+
+
+def test_a_locked_table_of_the_recorder_is_told_with_whose_lock_it_is(
+    settings: Any, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as somebody:
+        somebody.execute("LOCK TABLE fathom_calls")
+        health = system_health(settings(DATABASE_URL=database_url))
+        told = f"critical: fathom_calls is locked by process {somebody.info.backend_pid} "
+    assert _configuration(health).startswith(told)
+    assert [finding.name for finding in health.findings] == [
+        "configuration",
+        "disk",
+        "orchestration",
+    ]
+
+
 def test_a_database_without_a_schema_names_the_command(
     settings: Any, empty_database_url: str
 ) -> None:

@@ -63,7 +63,7 @@ def fathom() -> Iterator[LoopbackFathom]:
 
 
 def sync(
-    url: str, base_url: str, now: datetime, *, withdraws: bool = True, seconds: float = 120
+    url: str, base_url: str, now: datetime, *, withdraws: bool = True, seconds: float = 600
 ) -> SyncReport:
     options = Options(base_url, SINCE, withdraws=withdraws, budget=timedelta(seconds=seconds))
     with Database(url) as database:

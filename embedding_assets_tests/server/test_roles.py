@@ -14,7 +14,7 @@ from embedding_assets.engine.database import Database
 from embedding_assets.engine.sweeping import sweep
 from embedding_assets.health.configuration import Expected
 from embedding_assets.health.integrity import inspect
-from embedding_assets.health.judging import CHECKS, Thresholds, examine
+from embedding_assets.health.judging import DATABASE_CHECKS, Thresholds, examine
 from embedding_assets.recorders.samples.generate import generate, write_jsonl
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.checkout import ROOT, Checkout, short_folder
@@ -216,7 +216,7 @@ def test_owner_and_worker_see_the_queue_and_its_health(foreign: Site, role: str)
             Expected(model=f"openai/text-embedding-3-small/{DIMENSIONS}"),
         )
     assert health.numbers is not None
-    assert {finding.name for finding in health.findings} == set(CHECKS)
+    assert {finding.name for finding in health.findings} == set(DATABASE_CHECKS)
 
 
 def test_an_installed_schema_lets_the_worker_pass_init(foreign: Site) -> None:

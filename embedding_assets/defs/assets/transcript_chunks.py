@@ -58,5 +58,5 @@ def transcript_chunks(
 ) -> Iterator[dg.AssetMaterialization]:
     """Embeds the recordings of the run's partition or range, also those that are not due."""
     keys = context.partition_keys
-    with engine.beating(context.run.run_id):
+    with engine.beating(context.run.run_id, context.instance):
         yield from run_session(context, engine, config, lambda session: session.these(keys))

@@ -5,11 +5,12 @@ FROM embedding_batch_inputs AS inputs JOIN embedding_batches AS batches USING (b
 WHERE inputs.model = :model AND inputs.content_hash = ANY(:hashes::bytea[])
     AND batches.deadline > now();
 
--- name: wait_for_batch(recording_id, run_id, until)!
+-- name: wait_for_batch(recording_id, run_id, claim_id, until)!
 -- Gives a claimed recording back until its batch has ended; no attempt is counted.
 UPDATE embedding_queue
 SET status = 'pending', claimed_by = NULL, lease_expires_at = NULL, next_attempt_at = :until
-WHERE recording_id = :recording_id AND claimed_by = :run_id AND status = 'processing';
+WHERE recording_id = :recording_id AND claimed_by = :run_id AND claim_id = :claim_id
+    AND status = 'processing';
 
 -- name: batch_candidates(limit)
 -- Recordings that a worker would take now, those due longest first.

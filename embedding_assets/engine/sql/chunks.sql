@@ -1,3 +1,7 @@
+-- name: limit_transaction(timeout)!
+-- The server ends this transaction after so long, whether or not anything is done in it.
+SELECT set_config('transaction_timeout', :timeout, true);
+
 -- name: withdraw_chunks(recording_id)!
 -- Deletes the published chunks of one recording; the same transaction inserts the new ones.
 WITH words AS (

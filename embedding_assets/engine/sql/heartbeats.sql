@@ -3,6 +3,16 @@
 INSERT INTO run_heartbeats (run_id) VALUES (:run_id)
 ON CONFLICT (run_id) DO UPDATE SET beaten_at = now();
 
+-- name: take_for_dead(run_ids)!
+-- Whoever these runs are, they claim and write nothing more.
+INSERT INTO run_heartbeats AS dead (run_id, dead_since)
+SELECT id, now() FROM unnest(:run_ids::text[]) AS id ORDER BY id
+ON CONFLICT (run_id) DO UPDATE SET dead_since = coalesce(dead.dead_since, now());
+
+-- name: is_taken_for_dead(run_id)$
+-- Whether another run, or Dagster, took this one for dead.
+SELECT EXISTS (SELECT FROM run_heartbeats WHERE run_id = :run_id AND dead_since IS NOT NULL);
+
 -- name: forget_beats()!
 -- Runs that were alive a week ago have ended since: none may take longer than hours.
 DELETE FROM run_heartbeats

@@ -109,10 +109,11 @@ WITH due AS MATERIALIZED (
 )
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
-    lease_expires_at = now() + :lease
+    claim_id = gen_random_uuid(), lease_expires_at = now() + :lease
 FROM due
 WHERE claimed.recording_id = due.recording_id
-RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
+RETURNING claimed.recording_id, claimed.claim_id, claimed.attempts, claimed.crashes,
+    claimed.error_kind;
 
 -- name: fewest_crashes_of(recording_ids)$
 -- The fewest crashes among these recordings, in any state, but not under a valid lease.
@@ -131,10 +132,11 @@ WITH free AS MATERIALIZED (
 )
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
-    lease_expires_at = now() + :lease
+    claim_id = gen_random_uuid(), lease_expires_at = now() + :lease
 FROM free
 WHERE claimed.recording_id = free.recording_id
-RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
+RETURNING claimed.recording_id, claimed.claim_id, claimed.attempts, claimed.crashes,
+    claimed.error_kind;
 
 -- name: fewest_crashes_of_dead_letters(max_recoveries)$
 -- The fewest crashes among the dead letters that may be recovered without a person.
@@ -153,10 +155,11 @@ WITH due AS MATERIALIZED (
 )
 UPDATE embedding_queue AS claimed
 SET status = 'processing', claimed_by = :run_id, started_at = now(),
-    lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
+    claim_id = gen_random_uuid(), lease_expires_at = now() + :lease, recoveries = claimed.recoveries + 1
 FROM due
 WHERE claimed.recording_id = due.recording_id
-RETURNING claimed.recording_id, claimed.attempts, claimed.crashes, claimed.error_kind;
+RETURNING claimed.recording_id, claimed.claim_id, claimed.attempts, claimed.crashes,
+    claimed.error_kind;
 
 -- name: renew_leases(lease, run_id)!
 -- Renews this run's leases. Rows are locked in order, and rows that a recorder's transaction has
@@ -170,10 +173,11 @@ FROM (
 ) AS held
 WHERE renewed.recording_id = held.recording_id;
 
--- name: lock_claim(recording_id, run_id)^
+-- name: lock_claim(recording_id, run_id, claim_id)^
 -- Locks the queue row until the end of the transaction; gives no row when the claim is lost.
 SELECT attempts FROM embedding_queue
 WHERE recording_id = :recording_id AND status = 'processing' AND claimed_by = :run_id
+    AND claim_id = :claim_id
 FOR UPDATE;
 
 -- name: complete(changed, version, chunks, tokens, recording_id)!
@@ -214,8 +218,9 @@ WHERE released.recording_id = held.recording_id;
 -- Ends the claim on a recording whose call was deleted.
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
 
--- name: expire_claims(dead_run, run_id, error, max_attempts)!
--- Frees the recordings of runs whose leases expired, and of one run that is known to be dead.
+-- name: expire_claims(dead_run, run_id, error, max_attempts)
+-- Frees the recordings of runs whose leases expired, and of one run that is known to be dead; gives
+-- these runs, one or several times.
 -- A recording that the dead run held alone gets a failed attempt: it alone can have killed the run.
 -- Where the run held several, each gets a crash and is due at once, in quarantine.
 WITH dead_runs AS (
@@ -264,7 +269,8 @@ SET status = CASE WHEN dead.attempts + dead.alone::int >= :max_attempts THEN 'de
     error_kind = CASE WHEN dead.alone THEN 'crashed' ELSE taken.error_kind END,
     last_error = CASE WHEN dead.alone THEN :error ELSE taken.last_error END
 FROM dead
-WHERE taken.recording_id = dead.recording_id;
+WHERE taken.recording_id = dead.recording_id
+RETURNING dead.claimed_by AS run_id;
 
 -- name: record_attempt(attempt_id, recording_id, run_id, lane, model, outcome, error_kind, error, chunks, embedded, reused, requests, tokens, cost_usd, seconds, smallest_insert_batch, refusals)!
 -- Adds an attempt to the history; every trend and every cost is computed from it.

@@ -2,6 +2,21 @@
 -- The revision the database is migrated to, and the oldest whose code may still work on it.
 SELECT version_num, oldest_code FROM embedding_assets_version;
 
+-- name: strongest_lock()^
+-- The strongest lock that another session holds, or waits for, on a table that the work needs, and
+-- whose it is. Not its statement, which may quote what was said.
+SELECT needed.name AS relation, locks.mode, locks.pid, activity.usename AS role,
+       activity.application_name AS program, activity.xact_start AS since
+FROM unnest(ARRAY['fathom_calls', 'fathom_transcripts', 'embedding_queue', 'transcript_chunks',
+                  'published_recordings', 'chunk_embeddings', 'embedding_models']) AS needed (name)
+JOIN pg_locks AS locks ON locks.relation = to_regclass(needed.name)
+JOIN pg_stat_activity AS activity USING (pid)
+WHERE locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND locks.pid <> pg_backend_pid() AND locks.mode <> 'AccessShareLock'
+ORDER BY array_position(ARRAY['AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock'],
+                        locks.mode), locks.granted DESC, activity.xact_start
+LIMIT 1;
+
 -- name: server()^
 -- What a new connection has to know: this role's statement_timeout, the type `vector` and that of
 -- its arrays, and the quoted schema pgvector lives in, if names there do not resolve without it.

@@ -2,6 +2,37 @@
 -- Limits how long a health query may take; one that waits for a lock or a disk becomes a finding.
 SELECT set_config('statement_timeout', '30s', true);
 
+-- name: is_read_only()$
+-- Whether new transactions may write nothing: on a standby, or by a setting of the database or role.
+SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean;
+
+-- name: database_bytes()$
+-- How much room the application's database takes.
+SELECT pg_database_size(current_database());
+
+-- name: limit_memory()$
+-- Lets the statements of this transaction sort little in memory.
+SELECT set_config('work_mem', '64kB', true);
+
+-- name: write_a_temporary_file()$
+-- Sorts 8 MB outside of memory, which fails where the disk is full: all that a client can see of it.
+SELECT count(*) FROM (
+    SELECT FROM generate_series(1, 8000) AS n
+    ORDER BY repeat(md5(n::text), 32), n
+    OFFSET 1
+) AS sorted;
+
+-- name: has_daemon_heartbeats()$
+-- Whether Dagster's storage has been used by a version that has daemons.
+SELECT to_regclass('daemon_heartbeats') IS NOT NULL;
+
+-- name: daemon_heartbeats(daemons)
+-- When each of these daemons last said that it is there; Dagster writes UTC.
+SELECT daemon_type AS daemon, max(timestamp AT TIME ZONE 'UTC') AS heard_at
+FROM daemon_heartbeats
+WHERE daemon_type = ANY(:daemons::text[])
+GROUP BY daemon_type;
+
 -- name: health_numbers(max_attempts, max_recoveries, cut_as)^
 -- Everything that health is judged by, counted at one moment from the whole tables, in one row.
 SELECT now() AS checked_at, recordings.*, unqueued.*, deleted.*, activity.*, today.*,
