@@ -3,12 +3,12 @@
 from typing import Any
 
 import click
-import pydantic
 
 from embedding_assets.cli.access import access
 from embedding_assets.cli.changing import rechunk, switch_language, switch_model
 from embedding_assets.cli.embedding import retry, run, status
 from embedding_assets.cli.estimating import estimate
+from embedding_assets.cli.failures import add_debug_option, tell
 from embedding_assets.cli.finding import evaluate, search
 from embedding_assets.cli.forgetting import forget
 from embedding_assets.cli.knowing import people
@@ -16,9 +16,7 @@ from embedding_assets.cli.recordings import import_, sample
 from embedding_assets.cli.serving import mcp, serve, token
 from embedding_assets.cli.setup import demo, dev, init, stop, url
 from embedding_assets.cli.synchronising import sync
-from embedding_assets.cli.terminal import FAILED, MISCONFIGURED, complain, err
 from embedding_assets.cli.watching import alert_test, monitor
-from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
 
 EPILOG = (
     "Exit codes: 0 done; 1 something failed or was rejected; 2 a setting or an argument is wrong."
@@ -34,17 +32,10 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except pydantic.ValidationError as error:
-            for problem in error.errors():
-                name = ".".join(str(part) for part in problem["loc"]).upper()
-                err.print(f"[red]{name}[/]: {problem['msg']}")
-            ctx.exit(MISCONFIGURED)
-        except ConfigurationError as error:
-            complain(error)
-            ctx.exit(MISCONFIGURED)
-        except EmbeddingAssetsError as error:
-            complain(error)
-            ctx.exit(FAILED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            ctx.exit(tell(ctx, error))
 
 
 @click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,3 +78,4 @@ COMMANDS: tuple[click.Command, ...] = (
 
 for command in COMMANDS:
     main.add_command(command)
+add_debug_option(main)

@@ -84,11 +84,10 @@ def _dagster(settings: Settings) -> Iterator[list[Any]]:
     from embedding_assets.server.installation import dagster_environment  # noqa: PLC0415
 
     os.environ.update(dagster_environment(settings))
-    import dagster as dg  # noqa: PLC0415  (a second of imports)
-
+    from embedding_assets.cli.running import open_instance  # noqa: PLC0415  (a second of imports)
     from embedding_assets.defs.forgetting import forget_events  # noqa: PLC0415
 
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(settings) as instance:
         yield [partial(forget_events, instance)]
 
 

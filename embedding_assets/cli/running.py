@@ -1,10 +1,11 @@
 """Runs the worker through Dagster in this process, without a daemon, and sums up what it did."""
 
 import contextlib
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -14,7 +15,7 @@ from embedding_assets.engine import queue
 from embedding_assets.engine.background import meanwhile
 from embedding_assets.engine.database import Database, sql
 from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, ErrorKind
-from embedding_assets.server.connections import application_url, open_database
+from embedding_assets.server.connections import application_url, open_database, require_storage
 from embedding_assets.server.installation import dagster_environment
 from embedding_assets.settings import Settings
 
@@ -55,7 +56,7 @@ def run_worker(settings: Settings, *, lane: str, progress: Progress | None = Non
     from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
 
     started = time.monotonic()
-    with open_database(settings) as database, dg.DagsterInstance.get() as instance:
+    with open_database(settings) as database, open_instance(settings) as instance:
         watching = (
             contextlib.nullcontext()
             if progress is None
@@ -83,7 +84,7 @@ def run_batches(settings: Settings) -> str | None:
     os.environ.update(dagster_environment(settings))
     from embedding_assets.definitions import defs  # noqa: PLC0415  (a second of imports)
 
-    with open_database(settings) as database, dg.DagsterInstance.get() as instance:
+    with open_database(settings) as database, open_instance(settings) as instance:
         queue.reconcile(database)
         job = defs.resolve_job_def("embed_in_batches")
         result = _execute(instance, job, "advance_batches", {"submit": True})
@@ -93,6 +94,20 @@ def run_batches(settings: Settings) -> str | None:
             is_configuration = kind is ErrorKind.CONFIGURATION
             raise (ConfigurationError if is_configuration else EmbeddingAssetsError)(text)
         return _stopped(instance, result)
+
+
+@contextlib.contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance; asked first whether its storage is there, as it tries long and loudly.
+
+    Raises:
+        TransientError: it is not, or takes no writes.
+    """
+    require_storage(settings)
+    # The storage's connections tell of each try at length; what they find is told in the end.
+    logging.basicConfig(level=logging.ERROR)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 def _execute(

@@ -100,6 +100,8 @@ def _require_free(host: str, port: int, option: str) -> None:
 
 def _run_beside(command: list[str], beside: list[str], environment: dict[str, str]) -> int:
     """Runs a command, and another beside it for as long; gives the first one's exit code."""
+    # A script's "&" lets it ignore Ctrl-C; Dagster would then ignore SIGTERM, too, in every run.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # In sessions of their own: Ctrl-C reaches this process alone, and from it the two once each.
     main = subprocess.Popen(command, env=environment, start_new_session=True)
     other = subprocess.Popen(beside, env=environment, start_new_session=True)

@@ -17,7 +17,7 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def complain(error: Exception) -> None:
+def complain(error: Exception | str) -> None:
     """Tells an error in one line; its text is printed as it is, not as markup."""
     err.print("error:", style="red", end=" ")
     err.print(printable(str(error)), markup=False)

@@ -82,6 +82,7 @@ def _count_words(context: dg.OpExecutionContext, engine: EmbeddingEngine) -> Non
     """Counts the words of what was published; an error is logged, and the schedule counts later."""
     try:
         with engine.database() as database:
+            database.retries_seconds = 0
             counted = count_words(database)
     except EmbeddingAssetsError as error:
         context.log.warning(f"words were not counted: {error}")

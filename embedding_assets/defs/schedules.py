@@ -19,6 +19,7 @@ from embedding_assets.defs.jobs import (
 )
 from embedding_assets.defs.launching import UNFINISHED, living_workers, worker_request
 from embedding_assets.defs.resources import EmbeddingEngine
+from embedding_assets.defs.skipping import skipped_on_faults
 from embedding_assets.defs.workers import workers_wanted
 from embedding_assets.engine import queue, vector_index
 from embedding_assets.engine.batch_work import has_a_next_step, is_worth_a_batch
@@ -34,6 +35,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Starts workers while something is due and too few are alive.",
     )
+    @skipped_on_faults
     def embed_pending(
         context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
     ) -> list[dg.RunRequest] | dg.SkipReason:
@@ -58,6 +60,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="Tries the five oldest dead letters again; each a few times, then a person"
         " decides.",
     )
+    @skipped_on_faults
     def recover(
         engine: EmbeddingEngine,
     ) -> dg.RunRequest | dg.SkipReason:
@@ -108,6 +111,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="Seals and merges parts of the vector index when that pays; never twice at"
         " once.",
     )
+    @skipped_on_faults
     def maintain(
         context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
     ) -> dg.RunRequest | dg.SkipReason:
@@ -124,6 +128,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Sends and collects batches; sends new ones from BATCH_FROM_TOKENS on.",
     )
+    @skipped_on_faults
     def in_batches(
         context: dg.ScheduleEvaluationContext, engine: EmbeddingEngine
     ) -> dg.RunRequest | dg.SkipReason:
@@ -163,6 +168,7 @@ def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,
     )
+    @skipped_on_faults
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         return _one_at_a_time(context.instance, job.name)
 

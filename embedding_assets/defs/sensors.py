@@ -29,6 +29,7 @@ from embedding_assets.defs.partitions import (
 )
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.defs.runs import ERROR_KIND_TAG
+from embedding_assets.defs.skipping import skipped_on_faults
 from embedding_assets.defs.workers import Silence, dead, relaunch, workers_wanted
 from embedding_assets.engine import queue, transcripts
 from embedding_assets.engine.batch_work import is_worth_a_batch
@@ -60,6 +61,7 @@ warnings.filterwarnings("ignore", "Parameter `owners` of initializer", dg.BetaWa
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Makes the partitions follow the recordings, and starts a worker when one is due.",
 )
+@skipped_on_faults
 def discover_recordings(
     context: dg.SensorEvaluationContext, engine: EmbeddingEngine
 ) -> dg.SensorResult | dg.SkipReason:
@@ -101,6 +103,7 @@ def _requests(
     request_jobs=[embed_recording, embed_recordings],
     description="Launches again, with small batches, what a failed run left undone; once.",
 )
+@skipped_on_faults
 def relaunch_failed_recordings(
     context: dg.RunFailureSensorContext, engine: EmbeddingEngine
 ) -> list[dg.RunRequest] | dg.SkipReason:
@@ -115,6 +118,7 @@ def relaunch_failed_recordings(
     request_jobs=[embed_recording, embed_recordings],
     description="Launches again, with small batches, what a cancelled run left undone; once.",
 )
+@skipped_on_faults
 def relaunch_cancelled_recordings(
     context: dg.RunStatusSensorContext, engine: EmbeddingEngine
 ) -> list[dg.RunRequest] | dg.SkipReason:
@@ -175,6 +179,7 @@ def _partition_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> list[st
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reports runs as failed whose process died: no launcher notices that everywhere.",
 )
+@skipped_on_faults
 def report_dead_runs(
     context: dg.SensorEvaluationContext, engine: EmbeddingEngine
 ) -> dg.SensorResult:
@@ -212,6 +217,7 @@ def report_dead_runs(
     description="Tells the channels of ALERT_URLS when health gets worse, and when it has been"
     " better for a while; again until each channel took it.",
 )
+@skipped_on_faults
 def alert_on_health_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Requests a run for each alert to send; needs no database but Dagster's."""
     settings = Settings()

@@ -68,7 +68,7 @@ SCHEMA_SECONDS = 30.0
 RETRIES_SECONDS = 60.0  # for how long a transaction is retried, for instance during a restart
 LONGEST_STATEMENT = 5.0  # seconds
 CANCEL_SECONDS = 2.0
-LOCK_SECONDS = 3  # how long a statement waits for somebody else's lock; `retrying` waits again
+LOCK_SECONDS = 2  # how long a statement waits for somebody else's lock; `retrying` waits again
 # A process that is frozen in a transaction, or cut off, keeps its locks no longer than this.
 IDLE_SECONDS = 20
 
@@ -86,7 +86,7 @@ _LIMITS = (
 )
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
 
-_UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
+_UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of {setting} running?"
 _NOT_MIGRATED = (
     "the database lacks this project's tables, or has older ones: run `embedding-assets init`"
 )
@@ -116,11 +116,12 @@ READ_ONLY = (
     " default_transaction_read_only is on; name the primary there, or set that off"
 )
 _DISK_FULL = "53100"
-_NO_WRITES = {
+NO_WRITES = {
     "25006": READ_ONLY,
     _DISK_FULL: "the disk of the database server is full: make room there; what is published stays,"
     " and the work goes on by itself",
 }
+"""By SQLSTATE, why the database writes nothing at present, and what helps."""
 
 
 class Database:
@@ -130,13 +131,18 @@ class Database:
     may lead through a transaction-pooling proxy.
     """
 
-    def __init__(self, url: str, *, application_name: str = "embedding-assets") -> None:
+    def __init__(
+        self, url: str, *, application_name: str = "embedding-assets", setting: str = "DATABASE_URL"
+    ) -> None:
         self._url = url
+        self._setting = setting  # that names the database, for messages
         self._application_name = application_name
         self._connection: Connection | None = None
         self._is_cancelled = False
         self._vector_schema: str | None = None
         self._schema_checked: float | None = None  # time.monotonic(); None: nobody asked for it
+        self.retries_seconds = RETRIES_SECONDS
+        """For how long `retrying` tries; 0: once."""
         self.statement_seconds = LONGEST_STATEMENT
         """The server's statement_timeout for this role; without one, LONGEST_STATEMENT."""
 
@@ -148,7 +154,7 @@ class Database:
 
     def another(self) -> "Database":
         """A connection of its own to the same database, for another thread."""
-        other = Database(self._url, application_name=self._application_name)
+        other = Database(self._url, application_name=self._application_name, setting=self._setting)
         other._schema_checked = self._schema_checked
         return other
 
@@ -220,14 +226,14 @@ class Database:
         snapshot: bool = False,
         any_schema: bool = False,
     ) -> T:
-        """Runs `work` in a transaction, and again for up to a minute while errors are transient.
+        """Runs `work` in a transaction, and again for a minute while errors are transient.
 
         `work` must be idempotent: it runs again if the connection broke during its commit.
         """
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
-            stop=tenacity.stop_after_delay(RETRIES_SECONDS),
+            stop=tenacity.stop_after_delay(self.retries_seconds),
             reraise=True,
         ):
             with (
@@ -281,7 +287,7 @@ class Database:
                 row_factory=namedtuple_row,
             )
         except psycopg.OperationalError as error:
-            raise _connection_error(error) from None
+            raise _connection_error(error, self._setting) from None
         # Sending arrays of vectors as text takes a millisecond of CPU a row; as binary 0.05 ms.
         connection.adapters.register_dumper(list, ListBinaryDumper)
         self._connection = connection
@@ -363,14 +369,14 @@ def _translated(error: psycopg.Error) -> EmbeddingAssetsError:
     is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if _LATER.has(state) or is_lost:
         kind = DiskFullError if state == _DISK_FULL else TransientError
-        return kind(_NO_WRITES.get(state, f"the database connection failed: {said}"))
+        return kind(NO_WRITES.get(state, f"the database connection failed: {said}"))
     return EmbeddingAssetsError(f"the database failed: {said}")
 
 
-def _connection_error(error: psycopg.OperationalError) -> EmbeddingAssetsError:
+def _connection_error(error: psycopg.OperationalError, setting: str) -> EmbeddingAssetsError:
     # Without a SQLSTATE (psycopg has none for a failed connect) the server's text is all there is;
     # it names host, role and database, never the password.
     reason = " ".join(str(error).split())
     if _UNCONFIGURED.has(error.sqlstate or ""):
-        return ConfigurationError(_UNREACHABLE.format(reason=reason))
-    return TransientError(_UNREACHABLE.format(reason=reason))
+        return ConfigurationError(_UNREACHABLE.format(reason=reason, setting=setting))
+    return TransientError(_UNREACHABLE.format(reason=reason, setting=setting))

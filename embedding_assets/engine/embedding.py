@@ -123,6 +123,9 @@ class EmbeddingRun:
             reason = error
             yield from self._all_ended()
             raise
+        except TransientError:
+            self._database.retries_seconds = 0  # what gives back has waited long enough
+            raise
         finally:
             self._embedder.close()
             self._store_what_arrives()

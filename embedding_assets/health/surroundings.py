@@ -11,7 +11,7 @@ from embedding_assets.engine.errors import DiskFullError, EmbeddingAssetsError
 from embedding_assets.health.findings import Finding, Severity, iso
 from embedding_assets.health.numbers import in_utc
 from embedding_assets.health.statements import sql
-from embedding_assets.server.connections import dagster_conninfo
+from embedding_assets.server.connections import dagster_storage
 from embedding_assets.settings import Settings
 
 GIB = 2**30
@@ -90,7 +90,7 @@ def orchestration(settings: Settings) -> Finding:
     """Whether Dagster's storage answers, and its daemon ticks."""
     try:
         with (
-            Database(dagster_conninfo(settings)) as database,
+            dagster_storage(settings) as database,
             database.transaction(snapshot=True) as connection,
         ):
             return daemon_finding(_last_heard(connection), datetime.now(UTC))

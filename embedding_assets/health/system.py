@@ -4,14 +4,13 @@ import contextlib
 from dataclasses import replace
 from datetime import timedelta
 
-from embedding_assets.engine.database import READ_ONLY, Database
-from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError
+from embedding_assets.engine.database import READ_ONLY, Database, sql
+from embedding_assets.engine.errors import ConfigurationError, EmbeddingAssetsError, LockedError
 from embedding_assets.engine.transcripts import require_sight
 from embedding_assets.health.channels import channels
 from embedding_assets.health.configuration import Expected
 from embedding_assets.health.findings import Health
 from embedding_assets.health.judging import Thresholds, examine, unreadable
-from embedding_assets.health.statements import sql
 from embedding_assets.health.surroundings import surroundings
 from embedding_assets.server.connections import open_database
 from embedding_assets.settings import Settings
@@ -72,12 +71,13 @@ def expected(settings: Settings) -> Expected:
 
 
 def _obstacle(database: Database) -> str | None:
-    """Why this role can do nothing: it may not write, or row-level security hides calls from it."""
+    """Why nothing can be done now: no writes, hidden calls, a locked table of the recorder's."""
     try:
         with database.transaction(snapshot=True) as connection:
             if sql.is_read_only(connection):
                 return READ_ONLY
             require_sight(connection)
-    except ConfigurationError as error:
+            sql.sees_transcripts(connection)
+    except (ConfigurationError, LockedError) as error:
         return str(error)
     return None

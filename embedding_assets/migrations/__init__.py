@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
-from embedding_assets.engine.database import SCHEMA_SECONDS, require_compatible
+from embedding_assets.engine.database import NO_WRITES, SCHEMA_SECONDS, require_compatible
 from embedding_assets.engine.errors import ConfigurationError, TransientError
 
 # The database may be shared with an application that has an `alembic_version` of its own.
@@ -170,10 +170,11 @@ def _plain_errors() -> Iterator[None]:
     """Names the mend; what SQLAlchemy says would quote statements."""
     try:
         yield
-    except sa.exc.OperationalError as error:
+    except (sa.exc.OperationalError, sa.exc.InternalError) as error:
         reason = " ".join(str(error.orig).split())
         raise TransientError(
-            f"cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
+            NO_WRITES.get(getattr(error.orig, "sqlstate", None) or "")
+            or f"cannot connect to Postgres ({reason}); is the server of DATABASE_URL running?"
         ) from None
     except sa.exc.ProgrammingError as error:
         if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):

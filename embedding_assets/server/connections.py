@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from psycopg.conninfo import make_conninfo
 
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import Database, sql
+from embedding_assets.engine.errors import EmbeddingAssetsError, TransientError
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import Settings
 
@@ -39,11 +40,31 @@ def dagster_url(settings: Settings) -> str:
     return beside.render_as_string(hide_password=False)
 
 
-def dagster_conninfo(settings: Settings) -> str:
-    """The same database as `dagster_url`, for psycopg."""
+def dagster_storage(settings: Settings) -> Database:
+    """A connection to the database of `dagster_url`, to look whether it is well."""
     if settings.dagster_pg_url is not None:
-        return re.sub(r"^(\w+)\+\w+:", r"\1:", settings.dagster_pg_url.get_secret_value())
-    return make_conninfo(application_url(settings), dbname=DAGSTER_DATABASE)
+        url = re.sub(r"^(\w+)\+\w+:", r"\1:", settings.dagster_pg_url.get_secret_value())
+    else:
+        url = make_conninfo(application_url(settings), dbname=DAGSTER_DATABASE)
+    return Database(url, setting="DAGSTER_PG_URL")
+
+
+def require_storage(settings: Settings) -> None:
+    """Holds that Dagster's storage is there and takes writes.
+
+    Raises:
+        TransientError: it does not, and the text says why.
+    """
+    try:
+        with dagster_storage(settings) as database, database.transaction() as connection:
+            takes_writes = not sql.is_read_only(connection)
+    except EmbeddingAssetsError as error:
+        raise TransientError(f"Dagster's storage does not answer: {error}") from None
+    if not takes_writes:
+        raise TransientError(
+            "Dagster's storage takes no writes: DAGSTER_PG_URL leads to a standby, or its"
+            " default_transaction_read_only is on"
+        )
 
 
 def source_url(settings: Settings) -> str:

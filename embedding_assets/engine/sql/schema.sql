@@ -17,6 +17,10 @@ ORDER BY array_position(ARRAY['AccessExclusiveLock', 'ExclusiveLock', 'ShareRowE
                         locks.mode), locks.granted DESC, activity.xact_start
 LIMIT 1;
 
+-- name: is_read_only()$
+-- Whether new transactions may write nothing: on a standby, or by a setting of the database or role.
+SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean;
+
 -- name: server()^
 -- What a new connection has to know: this role's statement_timeout, the type `vector` and that of
 -- its arrays, and the quoted schema pgvector lives in, if names there do not resolve without it.

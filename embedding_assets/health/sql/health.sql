@@ -2,10 +2,6 @@
 -- Limits how long a health query may take; one that waits for a lock or a disk becomes a finding.
 SELECT set_config('statement_timeout', '30s', true);
 
--- name: is_read_only()$
--- Whether new transactions may write nothing: on a standby, or by a setting of the database or role.
-SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean;
-
 -- name: database_bytes()$
 -- How much room the application's database takes.
 SELECT pg_database_size(current_database());
