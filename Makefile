@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 AT_ONCE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-quick bench lint format clean
+.PHONY: help demo dev test test-quick bench soak lint format clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test-quick: lint ## As test, without the tests that take minutes
 
 bench: $(READY) ## Measure speed, growth and cost beside the committed figures; half an hour
 	$(BIN)/python -m benchmarks
+
+soak: $(READY) ## An hour of everything with a kill a minute: does anything grow, is anything lost
+	$(BIN)/python -m embedding_assets_tests.soak --minutes 60
 
 lint: $(READY) ## ruff, strict types, the engine's independence of Dagster
 	$(BIN)/ruff check .
