@@ -119,7 +119,7 @@ class Killer(threading.Thread):
         deadline = time.monotonic() + self._random.choice([0, 2, 5, 5, 5])
         while time.monotonic() < deadline:
             if any(row.run_id == run_id for row in rows(database, HELD)):
-                time.sleep(self._random.uniform(0, 0.8))
+                time.sleep(self._random.uniform(0, 2))
                 return
             time.sleep(0.05)
 

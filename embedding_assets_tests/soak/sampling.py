@@ -38,13 +38,14 @@ RULES = (
     Rule("bytes a vector of the vector index", "bytes",
          "swept vectors stay in a part until it lost most of them", True, 0.6, 200),
     Rule("indexes without a part", "indexes", "one that is being built or dropped", True, 0.0, 1),
-    Rule("Dagster's rows that should not grow", "rows", "one for each program", True, 0.1, 10),
+    Rule("Dagster's bounded rows in", "rows", "one for each program", True, 0.1, 10),
     Rule("Dagster's rows in", "rows", "each run and tick is kept for some days", False),
     Rule("Dagster's storage", "MiB", "each run and tick is kept for some days", False),
     Rule("home without Postgres", "MiB", "each run keeps its log for some days", False),
     Rule("rows of run_heartbeats", "rows", "each run has one for a week", False),
     Rule("rows of embedding_attempts", "rows", "the ledger is kept", False),
     Rule("Postgres's temporary files so far", "files", "large sorts", False),
+    Rule("Postgres's connections so far", "connections", "each run has some seventy", False),
 )  # fmt: skip
 
 TABLES = ("embedding_queue", "embedding_attempts", "transcript_chunks", "chunk_embeddings",
@@ -85,13 +86,13 @@ PARTS = """
         WHERE stored.model = parts.model AND id >= from_id AND id < to_id) AS counted ON true
 """
 ACTIVITY = """
-    SELECT CASE WHEN datname = 'dagster' THEN 'Dagster'
-                WHEN application_name = '' THEN 'no name' ELSE application_name END AS name,
+    SELECT CASE datname WHEN 'dagster' THEN 'Dagster' ELSE application_name END AS name,
            count(*) AS connections
     FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND application_name NOT LIKE 'soak%'
     GROUP BY 1
 """
+PROGRAMS = ("embedding-assets", "embedding-assets serve", "embedding-assets index", "Dagster")
 DAGSTER_ROWS = "SELECT relname AS name, n_live_tup AS live FROM pg_stat_user_tables"
 # Kept for as long as dagster.yaml, KEEP_RUNS_DAYS or the partitions say; or one for each.
 GROWING = {
@@ -101,9 +102,9 @@ GROWING = {
 ROLES = {
     "dagster._daemon": "the daemon",
     "dagster_webserver": "the webserver",
-    "code-server": "the code servers",
-    "grpc": "the code servers",
-    "serve": "the search servers",
+    "code-server": "the code server's proxy",
+    "grpc": "the code server",
+    "serve": "the search server",
     "dev": "the dev commands",
 }
 
@@ -153,7 +154,7 @@ def sample(
 ) -> dict[str, float]:
     """All figures of this moment."""
     figures = {
-        **_processes([*installation.dev.family(), *installation.search.family()]),
+        **_processes([*installation.search.family(), *installation.dev.family()]),
         **_postgres(installation.server.data_dir),
         **_tables(ours),
         **_files(installation),
@@ -212,38 +213,37 @@ def _tables(ours: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
     names = ("parts of the vector index", "parts that lost most", "vectors outside of any part",
              "indexes without a part", "bytes a vector of the vector index")  # fmt: skip
     figures |= {name: _number(value) for name, value in zip(names, parts, strict=True)}
-    total = 0.0
-    for name, connections in ours.execute(ACTIVITY):
-        figures[f"connections of {name}"] = _number(connections)
-        total += _number(connections)
-    figures["connections of all"] = total
-    return figures
+    open_ones = {str(name): _number(n) for name, n in ours.execute(ACTIVITY)}
+    figures |= {f"connections of {name}": open_ones.get(name, 0.0) for name in PROGRAMS}
+    return {**figures, "connections of all": sum(open_ones.values())}
 
 
 def _dagster(dagsters: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
     rows = {str(name): _number(live) for name, live in dagsters.execute(DAGSTER_ROWS)}
     row = dagsters.execute(
         "SELECT pg_database_size(current_database()),"
-        " (SELECT sum(temp_files) FROM pg_stat_database)"
+        " (SELECT sum(temp_files) FROM pg_stat_database),"
+        " (SELECT sum(sessions) FROM pg_stat_database)"
     ).fetchone()
     assert row is not None
     return {
         **{f"Dagster's rows in {name}": rows[name] for name in GROWING & rows.keys()},
         **{
-            f"Dagster's rows that should not grow in {name}": live
+            f"Dagster's bounded rows in {name}": live
             for name, live in rows.items()
             if name not in GROWING
         },
         "Dagster's storage": _number(row[0]) / MIB,
         "Postgres's temporary files so far": _number(row[1]),
+        "Postgres's connections so far": _number(row[2]),
     }
 
 
 def _files(installation: Installation) -> dict[str, float]:
     """What lies in TMPDIR, and in the home beside Postgres's data."""
     temporary, temporary_bytes = _size(installation.temporary)
-    home = installation.server.home
-    _, all_bytes = _size(home / "dagster")
+    others = [each for each in installation.server.home.iterdir() if each.name != "postgres"]
+    all_bytes = sum(_size(each)[1] for each in others)
     return {
         "temporary files": temporary,
         "temporary bytes": temporary_bytes / MIB,
@@ -252,7 +252,7 @@ def _files(installation: Installation) -> dict[str, float]:
 
 
 def _size(folder: Path) -> tuple[int, int]:
-    files = total = 0
+    files, total = 0, folder.lstat().st_size
     for path in folder.rglob("*"):
         with suppress(OSError):  # it may go at this moment
             files += 1
