@@ -58,6 +58,7 @@ def summary(result: Result) -> list[str]:
         f" of {paid.lost_requests_at_most} and {paid.lost_tokens_at_most} at most",
         f"{len(reported)} of {len(result.report_seconds)} killed runs were reported"
         + (f", after {max(reported):.0f} s at most" if reported else ""),
+        *(result.log if result.amiss else ()),
         *(f"AMISS: {each}" for each in result.amiss),
         "failed" if result.amiss else "passed",
     ]

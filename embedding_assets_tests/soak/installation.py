@@ -42,7 +42,7 @@ SETTINGS = {
     "SNAPSHOT_HEALTH_CRON": "*/5 * * * *",
     "COUNT_WORDS_CRON": "*/5 * * * *",
     "PRUNE_RUNS_CRON": "*/10 * * * *",
-    "HEALTH_PENDING_WARNING": "8",
+    "HEALTH_PENDING_WARNING": "5",
     "ALERT_SETTLE_MINUTES": "0",
 }
 
@@ -55,6 +55,7 @@ class Supervised:
     ) -> None:
         self.name = name
         self.starts = 0
+        self.is_being_killed = False  # from before the kill until it answers again
         self._command = command
         self._checkout = checkout
         self._is_up = is_up

@@ -7,10 +7,9 @@ by no more than some standard errors, which the figure's own scatter tells.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import hypot, sqrt
 from statistics import median
-from typing import Any
 
 # Caches fill, pools open and the corpus gets to its size: ten minutes of an hour; a short run has
 # relatively more of it.
@@ -51,9 +50,13 @@ class Verdict:
     allowed: float | None
     is_flat: bool | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    @property
+    def told(self) -> str:
+        """In words, for a figure that is judged."""
+        return (
+            f"{self.name}: {self.after_warm_up:,.1f} {self.unit} after the warm-up,"
+            f" {self.end:,.1f} at the end, where {self.allowed or 0:,.1f} are allowed"
+        )
 
 
 Sample = tuple[float, Mapping[str, float]]  # seconds since the start, the figures

@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -52,20 +52,22 @@ class Killer(threading.Thread):
         super().__init__(daemon=True)
         self.kills: list[Kill] = []
         self.deaths: list[Death] = []
-        self.failures: list[str] = []
+        self.amiss: list[str] = []
         self._installation = installation
         self._random = random.Random(seed)
         self._warm_up = warm_up
         self._began = time.monotonic()
+        self._minute = 0
         self._ended = threading.Event()
 
     def run(self) -> None:
         try:
             with Database(self._installation.url, application_name="soak killer") as database:
                 while not self._ended.wait(self._until_next()):
+                    self._minute += 1
                     self._kill(database)
         except Exception as error:  # an error in a thread would go unseen
-            self.failures.append(repr(error))
+            self.amiss.append(repr(error))
 
     def end(self) -> None:
         """Returns when the last kill is over."""
@@ -79,7 +81,7 @@ class Killer(threading.Thread):
 
     def _until_next(self) -> float:
         """Seconds to the next kill, at a random moment of its minute."""
-        due = KILL_SECONDS * (len(self.kills) + self._random.random())
+        due = KILL_SECONDS * (self._minute + self._random.random())
         return max(1.0, self._began + due - time.monotonic())
 
     def _kill(self, database: Database) -> None:
@@ -110,8 +112,7 @@ class Killer(threading.Thread):
             psutil.Process(pid).send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:  # it came to its end
             return False
-        held = self._died(database, [run_id])
-        self.kills.append(Kill(time.time(), job, run_id, held))
+        self._died(database, {run_id: job})
         return True
 
     def _wait_for_a_moment(self, database: Database, run_id: str) -> None:
@@ -137,38 +138,45 @@ class Killer(threading.Thread):
                 runs.append((run_id, job, int(pid[1])))
         return runs
 
-    def _died(self, database: Database, run_ids: Sequence[str] | None) -> int:
-        """Notes what these runs, or all of them, held; they are dead by now."""
-        held = 0
-        for row in rows(database, HELD):
-            if run_ids is None or row.run_id in run_ids:
-                recordings = frozenset(row.recordings)
-                self.deaths.append(Death(row.run_id, row.since, time.time(), recordings))
-                held += len(recordings)
-        return held
+    def _died(self, database: Database, jobs: Mapping[str, str]) -> None:
+        """Notes what these runs held, which are dead by now; with them the job of each."""
+        held = {row.run_id: row for row in rows(database, HELD)}
+        now = time.time()
+        for run_id, job in jobs.items():
+            recordings: frozenset[str] = frozenset()
+            if run_id in held:
+                recordings = frozenset(held[run_id].recordings)
+                self.deaths.append(Death(run_id, held[run_id].since, now, recordings))
+            self.kills.append(Kill(now, job, run_id, len(recordings)))
 
     def _kill_daemon(self, database: Database) -> None:
         family = self._installation.dev.family()
+        self.kills.append(Kill(time.time(), "the daemon", None, 0))
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 if "dagster._daemon" in process.cmdline():
                     process.kill()
         # With its daemon gone the program ends; a supervisor ends what it leaves behind.
+        jobs = {run_id: job for run_id, job, _ in self._runs()}
         self._wait_for_the_end(self._installation.dev)
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        held = self._died(database, None)
-        self.kills.append(Kill(time.time(), "the daemon", None, held))
+        # Whoever holds something by now is dead, too: one that was only just starting.
+        holders = {row.run_id: "embed_recordings" for row in rows(database, HELD)}
+        self._died(database, holders | jobs)
         self._installation.dev.wait_until_up()
 
     def _kill_search(self) -> None:
-        for process in self._installation.search.family():
+        search = self._installation.search
+        search.is_being_killed = True
+        for process in search.family():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.kills.append(Kill(time.time(), "the search server", None, 0))
-        self._wait_for_the_end(self._installation.search)
-        self._installation.search.wait_until_up()
+        self._wait_for_the_end(search)
+        search.wait_until_up()
+        search.is_being_killed = False
 
     def _wait_for_the_end(self, part: Supervised) -> None:
         deadline = time.monotonic() + 120

@@ -115,7 +115,7 @@ class Sampler(threading.Thread):
     def __init__(self, installation: Installation) -> None:
         super().__init__(daemon=True)
         self.samples: list[Sample] = []
-        self.failures: list[str] = []
+        self.amiss: list[str] = []
         self._installation = installation
         self._began = time.monotonic()
         self._ended = threading.Event()
@@ -130,7 +130,7 @@ class Sampler(threading.Thread):
                 try:
                     figures = sample(self._installation, ours, dagsters)
                 except Exception as error:
-                    self.failures.append(repr(error))
+                    self.amiss.append(repr(error))
                 else:
                     self.samples.append((began - self._began, figures))
                 self._ended.wait(max(0.0, SAMPLE_SECONDS - (time.monotonic() - began)))

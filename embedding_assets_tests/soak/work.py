@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections import Counter
 from datetime import timedelta
 
@@ -96,11 +95,12 @@ class Searcher(threading.Thread):
         mode = self._random.choice(["hybrid", "keyword", "semantic"])
         question = " ".join(self._random.sample(WORDS, 3))
         self.questions.add(text_hash(question))
-        before = self._installation.search.starts
+        search = self._installation.search
+        is_killed, starts = search.is_being_killed, search.starts
         try:
             answer = client.get("/api/search", params={"q": question, "mode": mode})
         except httpx.TransportError as error:
-            if self._is_being_killed(before):
+            if is_killed or search.is_being_killed or search.starts != starts:
                 self.done["while it was killed"] += 1
             else:
                 self.amiss.append(f"a {mode} search was not answered: {error!r}")
@@ -115,11 +115,6 @@ class Searcher(threading.Thread):
         known = {recording_id for recording_id, _ in self._corpus.versions.copy()}
         if any(hit["recording_id"] not in known for hit in body["hits"]):
             self.amiss.append("a search found a call that was never there")
-
-    def _is_being_killed(self, starts: int) -> bool:
-        search = self._installation.search
-        time.sleep(1)  # the kill is noticed here before there
-        return search.starts != starts or not search.is_up()
 
 
 class Sweeper(threading.Thread):
