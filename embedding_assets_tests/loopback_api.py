@@ -46,10 +46,13 @@ class Fault:
     drop: bool = False  # close the connection without a word
     truncate: bool = False  # close it in the middle of the answer
     stall: float = 0.0  # seconds before the answer
+    drip: float = 0.0  # seconds before each few bytes of the answer
     body: bytes | None = None  # say 200 and this
+    spoil: Callable[[Sequence[str], NDArray[np.float32]], NDArray[np.float32]] | None = None
     times: int | None = None
     when: Callable[[Sequence[str]], bool] = lambda _: True
     after: int = 0  # let so many requests pass first
+    hit: Counter[str] = field(default_factory=Counter)  # texts of the requests, by hash
 
 
 @dataclass
@@ -234,7 +237,7 @@ class LoopbackAPI:
                 body = _error("too much in a minute", code="rate_limit_exceeded")
                 await _send(send, 429, body, headers=told)
                 return
-        answer = self._embed(request, inputs)
+        answer = self._embed(request, inputs, fault.spoil if fault else None)
         if fault is not None and fault.truncate:
             await _send(send, 200, answer[: len(answer) // 2], length=len(answer))
             return
@@ -242,7 +245,7 @@ class LoopbackAPI:
         self.stats.inputs.update(map(text_hash, inputs))
         self.stats.tokens += sum(map(count_tokens, inputs))
         self.stats.answered_at.append(time.monotonic())
-        await _send(send, 200, answer, headers=told)
+        await _send(send, 200, answer, headers=told, drip=fault.drip if fault else 0.0)
 
     def _fault(self, inputs: Sequence[str]) -> Fault | None:
         for fault in self.faults:
@@ -253,6 +256,7 @@ class LoopbackAPI:
                 continue
             if fault.times is not None:
                 fault.times -= 1
+            fault.hit.update(map(text_hash, inputs))
             return fault
         return None
 
@@ -291,13 +295,21 @@ class LoopbackAPI:
         answer: dict[str, Any] = json.loads(self._embed(request, [text]))
         return answer
 
-    def _embed(self, request: dict[str, Any], inputs: Sequence[str]) -> bytes:
+    def _embed(
+        self,
+        request: dict[str, Any],
+        inputs: Sequence[str],
+        spoil: Callable[..., NDArray[np.float32]] | None = None,
+    ) -> bytes:
         dimensions = request.get("dimensions", self._dimensions)
         as_base64 = request.get("encoding_format") == "base64" and not self._ignores_base64
         write = _base64 if as_base64 else _numbers
+        vectors = embeddings(inputs, dimensions)
+        if spoil is not None:
+            vectors = spoil(inputs, vectors)
         data = ", ".join(
             f'{{"object": "embedding", "index": {index}, "embedding": {write(vector)}}}'
-            for index, vector in enumerate(embeddings(inputs, dimensions))
+            for index, vector in enumerate(vectors)
         )
         tokens = sum(map(count_tokens, inputs))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -378,6 +390,7 @@ async def _send(
     *,
     headers: dict[str, str] | None = None,
     length: int | None = None,
+    drip: float = 0.0,
 ) -> None:
     """An answer; one shorter than its length ends with the connection."""
     fields = {
@@ -387,6 +400,10 @@ async def _send(
     }
     raw = [(name.encode(), value.encode()) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
+    while drip and body:
+        await asyncio.sleep(drip)
+        await send({"type": "http.response.body", "body": body[:64], "more_body": True})
+        body = body[64:]
     await send({"type": "http.response.body", "body": body})
 
 
