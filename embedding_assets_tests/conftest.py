@@ -21,6 +21,15 @@ from embedding_assets_tests.loopback_api import LoopbackAPI
 _NUMBERS = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption(
+        "--faults", choices=("some", "all"), default="some", help="how many moments are tried"
+    )
+    group.addoption("--faults-seed", type=int, default=1, help="which moments are tried")
+    group.addoption("--faults-report", type=Path, help="a file for the table of faults")
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedPostgres]:
     """A running server with a home of its own, for all tests."""
