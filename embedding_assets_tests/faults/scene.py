@@ -70,6 +70,9 @@ def corpus_server(folder: Path) -> Iterator[EmbeddedPostgres]:
 def _copy(server: EmbeddedPostgres, template: str, name: str) -> None:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Else a crash takes a copied sequence back: Postgres 18 writes what its template had left
+        # of the numbers logged in advance, and does not log them again.
+        connection.execute("CHECKPOINT")
 
 
 @contextmanager
@@ -162,9 +165,12 @@ class Scene:
         """
         return look(self.database, query)
 
-    def charged(self) -> dict[str, tuple[int, str | None]]:
-        """The failed attempts of each recording that has any, and of which kind the last was."""
-        query = "SELECT recording_id, attempts, error_kind FROM embedding_queue WHERE attempts > 0"
+    def charged(self) -> dict[str, tuple[int, str | None, str | None]]:
+        """The failed attempts of each recording that has any, and the kind and text of the last."""
+        query = """
+            SELECT recording_id, attempts, error_kind, last_error FROM embedding_queue
+            WHERE attempts > 0
+        """
         return {each.recording_id: each[1:] for each in look(self.database, query)}
 
     def paid_again(self) -> dict[str, int]:
