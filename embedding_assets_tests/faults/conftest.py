@@ -34,8 +34,11 @@ class Row:
         self.told["seen"][what] = self.told["seen"].get(what, 0) + 1
 
 
+BeginRow = Callable[[str, str], Row]
+
+
 @pytest.fixture
-def row(request: pytest.FixtureRequest) -> Callable[[str, str], Row]:
+def row(request: pytest.FixtureRequest) -> BeginRow:
     """Begins a row; tests with the same place and fault share it."""
 
     def begin(place: str, fault: str) -> Row:

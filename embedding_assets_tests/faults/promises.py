@@ -110,6 +110,7 @@ class Corpus:
     def __init__(self, database: Database, seed: int | str) -> None:
         self.versions: set[Version] = set()
         self.ids: list[str] = []
+        self.chunking = CHUNKING
         self._database = database
         self._random = random.Random(seed)
 
@@ -153,7 +154,7 @@ class Corpus:
     def version(self, recording_id: str) -> Version:
         """What the chunks of a recording should be now."""
         transcript = self._database.retrying(
-            lambda c: read_transcript(c, recording_id, CHUNKING), snapshot=True
+            lambda c: read_transcript(c, recording_id, self.chunking), snapshot=True
         )
         assert transcript is not None
         texts = b"".join(chunk.content_hash for chunk in transcript.chunks)

@@ -177,12 +177,12 @@ class Scene:
         """Texts that the API answered more than once, and how often too many."""
         return {text: times - 1 for text, times in self.api.stats.inputs.items() if times > 1}
 
-    def end(self, *, runs: int = 2) -> None:
+    def end(self, *, runs: int = 2, **settings: str) -> None:
         """The fault is over: without a hand all is completed, and every promise was kept."""
         for _ in range(runs):
             time_passes(self.database)
             wait_for_the_leases(self.database)
-            assert self.run() == ENDED
+            assert self.run(**settings) == ENDED
             if not look(self.database, "SELECT 1 FROM embedding_queue WHERE status <> 'completed'"):
                 break
         self._reader.end()

@@ -1,7 +1,7 @@
 """A worker, and an API that fails in every way."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedding_assets_tests.faults.conftest import Row
+from embedding_assets_tests.faults.conftest import BeginRow
 from embedding_assets_tests.faults.promises import look
 from embedding_assets_tests.faults.scene import Scene
 from embedding_assets_tests.faults.workers import ENDED
@@ -93,7 +93,7 @@ def _assert_paid_once(scene: Scene, fault: Fault) -> int:
 @pytest.mark.moments(some=1, all=12)
 @pytest.mark.parametrize("name", STOPS)
 def test_a_fault_that_a_person_must_mend_stops_the_run_and_charges_no_recording(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     options, words = STOPS[name]
     fault = Fault(**options, after=chance.randrange(REQUESTS))
@@ -126,7 +126,7 @@ class _Some:
 @pytest.mark.moments(some=1, all=12)
 @pytest.mark.parametrize("name", AGAIN)
 def test_a_fault_of_three_requests_in_ten_is_passed_within_the_run(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     fault = _again(name, when=_Some(chance))
     scene.api.faults = [fault]
@@ -143,7 +143,7 @@ def test_a_fault_of_three_requests_in_ten_is_passed_within_the_run(
 @pytest.mark.moments(some=1, all=12)
 @pytest.mark.parametrize("name", AGAIN)
 def test_a_fault_that_lasts_charges_those_who_waited_for_the_requests_and_nobody_else(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     fault = _again(name, after=chance.randrange(REQUESTS))
     scene.api.faults = [fault]
@@ -164,7 +164,7 @@ def test_a_fault_that_lasts_charges_those_who_waited_for_the_requests_and_nobody
 @pytest.mark.moments(some=1, all=12)
 @pytest.mark.parametrize("name", ["NaN", "a zero vector"])
 def test_a_vector_that_is_none_fails_its_recording_alone(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     value = {"NaN": np.nan, "a zero vector": 0.0}[name]
     poison = f"Edit {chance.random()}"

@@ -17,7 +17,7 @@ import pytest
 from embedding_assets.server.embedded_postgres import PORT, EmbeddedPostgres
 from embedding_assets.server.processes import is_postmaster, send_signal, wait_until_gone
 from embedding_assets_tests.checkout import short_folder
-from embedding_assets_tests.faults.conftest import Row
+from embedding_assets_tests.faults.conftest import BeginRow
 from embedding_assets_tests.faults.promises import look, wait_until
 from embedding_assets_tests.faults.proxy import Cut, proxy
 from embedding_assets_tests.faults.scene import Scene, corpus_server
@@ -122,7 +122,7 @@ def _during(scene: Scene, fault: Fault, chance: random.Random, **options: Any) -
 @pytest.mark.moments(some=1, all=20)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     _during(scene, FAULTS[name], chance)
     _assert_passed(scene)
@@ -132,7 +132,7 @@ def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(
 
 @pytest.mark.moments(some=1, all=10)
 def test_inserts_that_pass_the_statement_timeout_become_smaller(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, moment: int
 ) -> None:
     with _superuser(scene, scene.name) as connection:
         connection.execute(
@@ -193,7 +193,7 @@ ON_ITS_OWN: dict[str, Fault] = {
 @pytest.mark.moments(some=1, all=20)
 @pytest.mark.parametrize("name", ON_ITS_OWN)
 def test_a_server_that_goes_and_comes_back_costs_time_and_nothing_else(
-    own_scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    own_scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     _during(own_scene, ON_ITS_OWN[name], chance)
     _assert_passed(own_scene)
@@ -219,7 +219,7 @@ def pooler(server: EmbeddedPostgres) -> Iterator[brokers.Server]:
 def test_a_pooler_that_restarts_costs_time_and_nothing_else(
     pooler: brokers.Server,
     scene: Scene,
-    row: Callable[..., Row],
+    row: BeginRow,
     chance: random.Random,
     moment: int,
 ) -> None:
@@ -242,7 +242,7 @@ CUTS = {
 @pytest.mark.moments(some=1, all=20)
 @pytest.mark.parametrize("name", CUTS)
 def test_a_connection_that_is_cut_costs_time_and_nothing_else(
-    scene: Scene, row: Callable[..., Row], chance: random.Random, name: str, moment: int
+    scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
 ) -> None:
     marker, after_answer = CUTS[name]
     cut = Cut(marker, after_answer=after_answer)
@@ -303,7 +303,7 @@ def _full_disk(scene: Scene, chance: random.Random) -> None:
 
 @pytest.mark.moments(some=1, all=10)
 def test_a_full_disk_costs_time_and_nothing_else(
-    cramped_scene: Scene, row: Callable[..., Row], chance: random.Random, moment: int
+    cramped_scene: Scene, row: BeginRow, chance: random.Random, moment: int
 ) -> None:
     _during(cramped_scene, _full_disk, chance)
     _assert_passed(cramped_scene)

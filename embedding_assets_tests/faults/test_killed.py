@@ -21,6 +21,7 @@ from embedding_assets.recorders.samples.generate import generate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import Checkout
+from embedding_assets_tests.faults.conftest import BeginRow
 from embedding_assets_tests.faults.promises import (
     HOLDERS,
     SEEN,
@@ -37,7 +38,6 @@ from embedding_assets_tests.faults.promises import (
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.system.conftest import engine_environment, engine_process
 
-KILLS = 100
 DAGSTER_KILLS = 10
 RECORDINGS = 40
 LEASE_SECONDS = 1
@@ -45,26 +45,36 @@ LEASE_SECONDS = 1
 HELD = "SELECT count(*) FROM embedding_queue WHERE claimed_by IS NOT NULL"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
+@pytest.fixture
+def watched(
     database: Database, database_url: str, api: LoopbackAPI
+) -> tuple[Database, str, LoopbackAPI]:
+    """An empty database, its URL, and the API."""
+    return database, database_url, api
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_000)
+@pytest.mark.moments(some=100, all=500)
+def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
+    watched: tuple[Database, str, LoopbackAPI], chance: random.Random, moments: int, row: BeginRow
 ) -> None:
-    random_ = random.Random(20)
+    database, database_url, api = watched
     corpus = Corpus(database, seed=3)
     corpus.add(generate(RECORDINGS, 1, seed=2))
     payments = Payments(database, api)
     environment = engine_environment(database_url, api.base_url, LEASE_SECONDS=str(LEASE_SECONDS))
+    line = row("engine", "SIGKILL")
     killed: list[str] = []
     left: Counter[str] = Counter()
     with reading(database_url) as reader:
-        for n in range(3 * KILLS):
-            if len(killed) == KILLS:
+        for n in range(3 * moments):
+            if len(killed) == moments:
                 break
             run_id = f"run-{n}"
-            stage = random_.choice(STAGES)
+            stage = chance.choice(STAGES)
             # Most are told of the crash, as by the sensor; the others wait for the leases.
-            heir = killed[-1] if killed and random_.random() < 0.8 else None
+            heir = killed[-1] if killed and chance.random() < 0.8 else None
             if heir is None:
                 wait_for_the_leases(database)
             corpus.edit(4)
@@ -73,12 +83,14 @@ def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
             with engine_process(environment, run_id, take_over=heir) as process:
                 wait(process.is_alive)
                 corpus.edit(1)  # while it works
-                time.sleep(random_.uniform(0, 0.1))
+                time.sleep(chance.uniform(0, 0.1))
                 process.kill()
                 process.join()
                 if process.exitcode == -signal.SIGKILL:
                     killed.append(run_id)
-                    left.update(payments.left_by(run_id))
+                    found = payments.left_by(run_id)
+                    left.update(found)
+                    line.moment(f"{stage}: left {', '.join(found) or 'nothing'}")
             retry_all(database)
         # The last one's claims, which nobody waits for here, and then one run to the end.
         Claims(database, "a person", timedelta(seconds=LEASE_SECONDS)).take_over(killed[-1])
@@ -87,9 +99,9 @@ def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
         with engine_process(environment, "last") as process:
             process.join(timeout=90)
             assert process.exitcode == 0
-    assert len(killed) == KILLS
+    assert len(killed) == moments
     # They did not die before they had begun, nor after all was done.
-    assert min(left["claims"], left["vectors"], left["published"]) >= KILLS // 10
+    assert min(left["claims"], left["vectors"], left["published"]) >= moments // 10
     assert payments.made_twice() == []
     assert_whole(database, corpus, reader)
 
