@@ -9,5 +9,6 @@ PROCESSES.set_forkserver_preload(
         "embedding_assets_tests.system.worker",
         "embedding_assets_tests.faults.workers",
         "embedding_assets.engine.batches",
+        "openai",
     ]
 )
