@@ -159,6 +159,7 @@ def _hold(connection: Connection, run_id: str, claim: Claim) -> bool:
         connection, recording_id=claim.recording_id, run_id=run_id, claim_id=claim.attempt_id
     )
     if row is not None:
+        sql.yield_to_others(connection)
         return True
     if sql.attempt_is_recorded(connection, attempt_id=claim.attempt_id):
         return False

@@ -65,6 +65,8 @@ class Reader(threading.Thread):
         super().__init__(daemon=True)
         self.seen: set[Version] = set()
         self.amiss: list[str] = []
+        self.may_vanish: set[str] = set()
+        """What the recorder deletes."""
         self._url = url
         self._ended = threading.Event()
 
@@ -83,7 +85,7 @@ class Reader(threading.Thread):
             self.seen.add((row.recording_id, row.digest))
             if row.indexes != list(range(len(row.indexes))):
                 self.amiss.append(f"{row.recording_id} has gaps")
-        gone = {recording_id for recording_id, _ in self.seen} - there
+        gone = {recording_id for recording_id, _ in self.seen} - there - self.may_vanish
         self.amiss.extend(f"{recording_id} vanished" for recording_id in gone)
 
     def end(self) -> None:
@@ -122,6 +124,7 @@ class Corpus:
 
     def find(self) -> None:
         """Takes in the recordings that are there already."""
+        self.ids = []
         ids = "SELECT recording_id::text FROM fathom_calls ORDER BY 1"
         for (recording_id,) in look(self._database, ids):
             self._take_in(recording_id)

@@ -115,7 +115,7 @@ class Scene:
         self.payments = Payments(database, api)
         self.said: list[str] = []
         self._runs = itertools.count(1)
-        self._reader: Reader
+        self.reader: Reader
 
     @classmethod
     @contextmanager
@@ -130,7 +130,7 @@ class Scene:
                 scene = cls(server, name, database, api, str(chance.random()))
                 scene.corpus.find()
                 with reading(scene.url) as reader:
-                    scene._reader = reader
+                    scene.reader = reader
                     scene.corpus.edit_each()
                     yield scene
         finally:
@@ -185,8 +185,8 @@ class Scene:
             assert self.run(**settings) == ENDED
             if not look(self.database, "SELECT 1 FROM embedding_queue WHERE status <> 'completed'"):
                 break
-        self._reader.end()
-        assert_whole(self.database, self.corpus, self._reader)
+        self.reader.end()
+        assert_whole(self.database, self.corpus, self.reader)
         assert self.payments.of_stored_texts() == []
         assert look(self.database, QUOTED) == [(0,)]
         errors = look(self.database, "SELECT error FROM embedding_attempts WHERE error IS NOT NULL")

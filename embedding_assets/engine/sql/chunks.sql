@@ -59,3 +59,9 @@ WHERE recordings.cut_as IS DISTINCT FROM :cut_as
               WHERE chunks.recording_id = recordings.recording_id AND chunks.chunk_index = 0
                 AND chunks.turn_offsets IS NULL)
 ORDER BY recordings.recording_id;
+
+-- name: yield_to_others()$
+-- From here on this transaction gives up rather than wait for a lock. It holds the queue's row, which
+-- a recorder that has locked its own table may want: with less than deadlock_timeout (1 s), it is
+-- never the recorder whose statement Postgres ends.
+SELECT set_config('lock_timeout', '500ms', true);
