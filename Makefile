@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 AT_ONCE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-quick bench soak lint format clean
+.PHONY: help demo dev test test-quick faults soak bench lint format clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ test: lint ## Everything CI runs: lint, then all tests
 
 test-quick: lint ## As test, without the tests that take minutes
 	$(BIN)/pytest $(AT_ONCE) -m 'not slow'
+
+SEED := 1
+faults: $(READY) ## The whole table of faults, half an hour; other moments with SEED=2
+	$(BIN)/pytest embedding_assets_tests/faults --faults=all --faults-seed=$(SEED) \
+		--faults-report=.local/faults.md --numprocesses logical --maxprocesses 4 --dist worksteal
 
 bench: $(READY) ## Measure speed, growth and cost beside the committed figures; half an hour
 	$(BIN)/python -m benchmarks

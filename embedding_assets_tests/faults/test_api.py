@@ -90,7 +90,7 @@ def _assert_paid_once(scene: Scene, fault: Fault) -> int:
     return len(again)
 
 
-@pytest.mark.moments(some=1, all=12)
+@pytest.mark.moments(some=1, all=4)
 @pytest.mark.parametrize("name", STOPS)
 def test_a_fault_that_a_person_must_mend_stops_the_run_and_charges_no_recording(
     scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
@@ -123,7 +123,7 @@ class _Some:
         return self.chance.random() < 0.3
 
 
-@pytest.mark.moments(some=1, all=12)
+@pytest.mark.moments(some=1, all=4)
 @pytest.mark.parametrize("name", AGAIN)
 def test_a_fault_of_three_requests_in_ten_is_passed_within_the_run(
     scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
@@ -140,7 +140,7 @@ def test_a_fault_of_three_requests_in_ten_is_passed_within_the_run(
     row(PLACE, f"{name}, 30 % of requests").moment("passed within the run")
 
 
-@pytest.mark.moments(some=1, all=12)
+@pytest.mark.moments(some=1, all=4)
 @pytest.mark.parametrize("name", AGAIN)
 def test_a_fault_that_lasts_charges_those_who_waited_for_the_requests_and_nobody_else(
     scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
@@ -161,7 +161,7 @@ def test_a_fault_that_lasts_charges_those_who_waited_for_the_requests_and_nobody
     row(PLACE, f"{name}, for good").moment("some failed, due again later")
 
 
-@pytest.mark.moments(some=1, all=12)
+@pytest.mark.moments(some=1, all=4)
 @pytest.mark.parametrize("name", ["NaN", "a zero vector"])
 def test_a_vector_that_is_none_fails_its_recording_alone(
     scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int

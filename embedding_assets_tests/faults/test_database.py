@@ -119,7 +119,7 @@ def _during(scene: Scene, fault: Fault, chance: random.Random, **options: Any) -
     scene.api.latency = 0.0
 
 
-@pytest.mark.moments(some=1, all=20)
+@pytest.mark.moments(some=1, all=6)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(
     scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
@@ -130,7 +130,7 @@ def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(
     row(PLACE, name).moment("passed within the run")
 
 
-@pytest.mark.moments(some=1, all=10)
+@pytest.mark.moments(some=1, all=6)
 def test_inserts_that_pass_the_statement_timeout_become_smaller(
     scene: Scene, row: BeginRow, chance: random.Random, moment: int
 ) -> None:
@@ -190,7 +190,7 @@ ON_ITS_OWN: dict[str, Fault] = {
 }
 
 
-@pytest.mark.moments(some=1, all=20)
+@pytest.mark.moments(some=1, all=6)
 @pytest.mark.parametrize("name", ON_ITS_OWN)
 def test_a_server_that_goes_and_comes_back_costs_time_and_nothing_else(
     own_scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
@@ -215,7 +215,7 @@ def pooler(server: EmbeddedPostgres) -> Iterator[brokers.Server]:
         pgbouncer.stop()
 
 
-@pytest.mark.moments(some=1, all=20)
+@pytest.mark.moments(some=1, all=6)
 def test_a_pooler_that_restarts_costs_time_and_nothing_else(
     pooler: brokers.Server,
     scene: Scene,
@@ -239,7 +239,7 @@ CUTS = {
 }
 
 
-@pytest.mark.moments(some=1, all=20)
+@pytest.mark.moments(some=1, all=6)
 @pytest.mark.parametrize("name", CUTS)
 def test_a_connection_that_is_cut_costs_time_and_nothing_else(
     scene: Scene, row: BeginRow, chance: random.Random, name: str, moment: int
@@ -301,7 +301,7 @@ def _full_disk(scene: Scene, chance: random.Random) -> None:
     scene.server.ensure_running()  # it ends itself where its log has no room
 
 
-@pytest.mark.moments(some=1, all=10)
+@pytest.mark.moments(some=1, all=6)
 def test_a_full_disk_costs_time_and_nothing_else(
     cramped_scene: Scene, row: BeginRow, chance: random.Random, moment: int
 ) -> None:

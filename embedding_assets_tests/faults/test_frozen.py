@@ -27,10 +27,14 @@ LOCKED = timedelta(seconds=60)  # for so long, at most, an edit waits for a froz
 
 
 def _edit_what_it_may_hold(scene: Scene) -> None:
-    """The recorder writes every transcript, as it was: nobody may wait for a frozen process."""
+    """The recorder edits every transcript: it may not wait for a frozen process for ever."""
     with psycopg.connect(scene.url, autocommit=True) as connection:
         connection.execute(f"SET lock_timeout = '{LOCKED.total_seconds():.0f}s'")
-        connection.execute("UPDATE fathom_transcripts SET text = text")
+        connection.execute(
+            "UPDATE fathom_transcripts SET edited_text = 'While one is frozen: ' || text"
+            " WHERE position = 2"
+        )
+    scene.corpus.versions |= scene.corpus.current()
 
 
 @pytest.mark.slow

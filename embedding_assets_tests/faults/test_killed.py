@@ -55,7 +55,7 @@ def watched(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_000)
-@pytest.mark.moments(some=100, all=500)
+@pytest.mark.moments(some=100, all=550)
 def test_a_hundred_kills_lose_nothing_and_pay_for_nothing_twice(
     watched: tuple[Database, str, LoopbackAPI], chance: random.Random, moments: int, row: BeginRow
 ) -> None:

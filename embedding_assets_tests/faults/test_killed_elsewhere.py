@@ -187,7 +187,7 @@ PLACES = {
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.moments(some=6, all=100)
+@pytest.mark.moments(some=6, all=75)
 @pytest.mark.parametrize("name", PLACES)
 def test_killed_at_any_moment_it_goes_on_where_it_was(
     scene: Scene, row: BeginRow, chance: random.Random, moments: int, name: str
@@ -268,7 +268,7 @@ def _transcripts(scene: Scene) -> dict[str, list[str]]:
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.moments(some=6, all=100)
+@pytest.mark.moments(some=6, all=75)
 def test_a_sync_killed_at_any_moment_goes_on_where_it_was(
     scene: Scene, fathom: LoopbackFathom, row: BeginRow, chance: random.Random, moments: int
 ) -> None:
