@@ -56,6 +56,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("moment", range(mark.kwargs[metafunc.config.getoption("--faults")]))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what only the whole table has."""
+    if config.getoption("--faults") == "some":
+        left_out = [item for item in items if item.get_closest_marker("whole_table")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture
 def moments(request: pytest.FixtureRequest) -> int:
     """How many moments a test tries that tries them itself."""
