@@ -47,14 +47,16 @@ def _terminate(connection: psycopg.Connection[Any], scene: Scene) -> int:
     return int(row[0])
 
 
-def _terminated_backends(scene: Scene, chance: random.Random) -> None:
+def terminated_backends(scene: Scene, chance: random.Random) -> None:
+    """All connections are ended, again and again."""
     with _superuser(scene) as connection:
         for _ in range(5):
             _terminate(connection, scene)
             time.sleep(chance.uniform(0.05, 0.4))
 
 
-def _is_read_only(scene: Scene, chance: random.Random) -> None:
+def is_read_only(scene: Scene, chance: random.Random) -> None:
+    """The database refuses writes for a while, as after a failover to a replica."""
     with _superuser(scene) as connection:
         connection.execute(f"ALTER DATABASE {scene.name} SET default_transaction_read_only = on")
         _terminate(connection, scene)
@@ -63,7 +65,9 @@ def _is_read_only(scene: Scene, chance: random.Random) -> None:
         _terminate(connection, scene)
 
 
-def _locked(table: str) -> Fault:
+def locked(table: str) -> Fault:
+    """Somebody locks this table for a while."""
+
     def lock(scene: Scene, chance: random.Random) -> None:
         with _superuser(scene, scene.name) as connection, connection.transaction():
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
@@ -92,11 +96,11 @@ def _deadlock(scene: Scene, chance: random.Random) -> None:
 
 
 FAULTS: dict[str, Fault] = {
-    "its backends terminated five times": _terminated_backends,
-    "read-only": _is_read_only,
-    "fathom_calls locked": _locked("fathom_calls"),
-    "fathom_transcripts locked": _locked("fathom_transcripts"),
-    "embedding_queue locked": _locked("embedding_queue"),
+    "its backends terminated five times": terminated_backends,
+    "read-only": is_read_only,
+    "fathom_calls locked": locked("fathom_calls"),
+    "fathom_transcripts locked": locked("fathom_transcripts"),
+    "embedding_queue locked": locked("embedding_queue"),
     "a deadlock, and the worker is its victim": _deadlock,
 }
 
@@ -157,7 +161,9 @@ def test_inserts_that_pass_the_statement_timeout_become_smaller(
 # What takes a server of its own.
 
 
-def _shut_down(how: signal.Signals) -> Fault:
+def shut_down(how: signal.Signals) -> Fault:
+    """The server is ended by this signal, and started again."""
+
     def shut_down(scene: Scene, chance: random.Random) -> None:
         everybody = scene.server._processes()
         (postmaster,) = filter(is_postmaster, everybody)
@@ -169,7 +175,8 @@ def _shut_down(how: signal.Signals) -> Fault:
     return shut_down
 
 
-def _too_many_connections(scene: Scene, chance: random.Random) -> None:
+def too_many_connections(scene: Scene, chance: random.Random) -> None:
+    """All connections are taken by somebody else for a while."""
     with ExitStack() as stack, _superuser(scene) as connection:
 
         def take_all() -> None:
@@ -184,9 +191,9 @@ def _too_many_connections(scene: Scene, chance: random.Random) -> None:
 
 
 ON_ITS_OWN: dict[str, Fault] = {
-    "shut down immediately, and restarted": _shut_down(signal.SIGQUIT),
-    "restarted": _shut_down(signal.SIGINT),
-    "too many connections": _too_many_connections,
+    "shut down immediately, and restarted": shut_down(signal.SIGQUIT),
+    "restarted": shut_down(signal.SIGINT),
+    "too many connections": too_many_connections,
 }
 
 
