@@ -1,5 +1,6 @@
 import itertools
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,8 +18,20 @@ from embedding_assets.migrations import migrate
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import CHUNKING, DIMENSIONS, Embed, embedder_of
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.machine import skipped
 
 _NUMBERS = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    # In the background of a script SIGINT is ignored, also by all that is started from here; the
+    # tests that press Ctrl-C would wait for ever, and Dagster would ignore SIGTERM, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    return skipped()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,21 +17,16 @@ from embedding_assets_tests.faults.conftest import BeginRow
 from embedding_assets_tests.faults.promises import look, wait_until
 from embedding_assets_tests.faults.scene import Scene, corpus_server
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.machine import need
 
 JUMPS = {"forwards": ("+1h",), "back": ("-1h",), "forwards and back": ("+1h", "-1h", "+2d")}
 CLOCK = "clock"  # a file beside the server's home
 
 
-def _library() -> Path | None:
-    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
-
-
 @pytest.fixture(scope="module")
 def odd_server() -> Iterator[EmbeddedPostgres]:
     """A server whose clock a test sets."""
-    library = _library()
-    if library is None:
-        pytest.skip("no libfaketime on this machine")
+    library = need("libfaketime")
     with short_folder("clock") as folder, pytest.MonkeyPatch.context() as patch:
         clock = folder / CLOCK
         clock.write_text("+0")

@@ -1,8 +1,6 @@
 """A worker, and a database that fails in every way."""
 
-import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +21,7 @@ from embedding_assets_tests.faults.proxy import Cut, proxy
 from embedding_assets_tests.faults.scene import Scene, corpus_server
 from embedding_assets_tests.faults.workers import ENDED
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.machine import need
 from embedding_assets_tests.system import brokers
 
 PLACE = "engine, database"
@@ -213,8 +212,7 @@ def test_a_server_that_goes_and_comes_back_costs_time_and_nothing_else(
 
 @pytest.fixture
 def pooler(server: EmbeddedPostgres) -> Iterator[brokers.Server]:
-    if not shutil.which("pgbouncer"):
-        pytest.skip("no pgbouncer on this machine")
+    need("PgBouncer")
     with short_folder("pooler") as folder:
         pgbouncer = brokers.pgbouncer(folder, server.socket_dir)
         pgbouncer.start()
@@ -272,8 +270,7 @@ def test_a_connection_that_is_cut_costs_time_and_nothing_else(
 @pytest.fixture(scope="module")
 def small_disk() -> Iterator[Path]:
     """A disk that a test fills."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
+    need("root's rights")
     with short_folder("disk") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(folder)]
         mounted = subprocess.run(mount, check=False, capture_output=True, text=True)

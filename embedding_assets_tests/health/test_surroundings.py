@@ -23,6 +23,7 @@ from embedding_assets.health.surroundings import (
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import Settings
 from embedding_assets_tests.checkout import short_folder
+from embedding_assets_tests.machine import need
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -86,8 +87,9 @@ def little_disk() -> Iterator[Path]:
     """A file system of 4 MB."""
     with short_folder("disk") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("this user may not mount a file system")
+        need("root's rights")
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("nothing can be mounted here")
         try:
             yield folder
         finally:

@@ -9,9 +9,10 @@ from embedding_assets.engine.database import Database
 from embedding_assets.recorders.importing import ImportReport, import_recordings
 from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import ROOT
+from embedding_assets_tests.machine import needing
 
 CASES = ROOT.parent / "shared" / "cases"
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not on this machine")
+pytestmark = needing("the shared cases and transcripts")
 
 Said = tuple[str | None, float | None, float | None, str]
 

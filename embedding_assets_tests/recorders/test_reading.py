@@ -16,6 +16,7 @@ from embedding_assets.recorders import Notice, Rejection, read, reading
 from embedding_assets.recorders.model import Recording
 from embedding_assets.recorders.samples import shipped
 from embedding_assets.recorders.samples.generate import generate, write_jsonl
+from embedding_assets_tests.machine import needing
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "meetings.jsonl.gz"
 
@@ -525,7 +526,7 @@ def test_the_samples_are_read_without_a_notice() -> None:
     assert len(_recordings(shipped())) == 12
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared transcripts are not here")
+@needing("the shared cases and transcripts")
 def test_the_real_transcripts_are_all_read() -> None:
     recordings = segments = 0
     for item in read([SHARED]):

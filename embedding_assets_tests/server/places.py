@@ -18,7 +18,6 @@ import pytest
 
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
 
 

@@ -16,13 +16,13 @@ from embedding_assets.engine.errors import ConfigurationError
 from embedding_assets.server import account as server_account
 from embedding_assets.server import embedded_postgres
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
+from embedding_assets_tests.machine import as_root
 from embedding_assets_tests.server.places import (
     BECOME,
     PREPARE,
     START,
     Place,
     answer,
-    as_root,
     busy_backend,
     gone,
     on_linux,

@@ -20,6 +20,7 @@ from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.loopback_batches import LoopbackBatches
+from embedding_assets_tests.machine import need
 from embedding_assets_tests.system.conftest import DIMENSIONS, FLAGS, development
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -88,7 +89,7 @@ def test_a_first_import_goes_through_a_batch_by_the_daemon_alone(unattended: Una
     assert spent == [("batch", unattended.batches.tokens)]
     assert "batch" in unattended.checkout("monitor", code=0).stdout
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=need("Chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         try:
             _look(unattended, page)

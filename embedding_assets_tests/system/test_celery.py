@@ -22,16 +22,14 @@ from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import BIN, ROOT, Checkout
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.machine import needing
 from embedding_assets_tests.system import brokers
 from embedding_assets_tests.system.conftest import DIMENSIONS, until
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not (shutil.which("redis-server") and shutil.which("pgbouncer")),
-        reason="no redis-server or no pgbouncer on this machine",
-    ),
+    needing("Redis", "PgBouncer"),
 ]
 
 RECORDINGS = 300

@@ -18,6 +18,7 @@ from embedding_assets.settings import Settings
 from embedding_assets.wiring import open_session
 from embedding_assets_tests.calls import add_call, rows, talk
 from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.machine import needing
 from embedding_assets_tests.system import brokers
 from embedding_assets_tests.system.conftest import DIMENSIONS
 
@@ -25,9 +26,7 @@ RUNS = 100
 RECORDINGS = 300
 POOL = 10  # connections of PgBouncer to Postgres
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("pgbouncer"), reason="no pgbouncer on this machine"
-)
+pytestmark = needing("PgBouncer")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import rows
 from embedding_assets_tests.checkout import Checkout
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
+from embedding_assets_tests.machine import need
 from embedding_assets_tests.system.conftest import DIMENSIONS, FLAGS, development, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -148,9 +149,7 @@ def _import(checkout: Checkout, system: System) -> None:
 
 @pytest.fixture(scope="module")
 def page(system: System) -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
+    chromium = need("Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})

@@ -1,7 +1,6 @@
 """The pages in a browser: with the keyboard, without JavaScript, on a telephone, and attacked."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from urllib.parse import quote_plus, urlsplit
 
@@ -12,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from embedding_assets.engine.database import Database
 from embedding_assets.search.tokens import add_token
 from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
+from embedding_assets_tests.machine import need
 from embedding_assets_tests.system.conftest import FLAGS
 from embedding_assets_tests.web.conftest import HOSTILE, Serving
 
@@ -38,9 +38,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
+    chromium = need("Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
