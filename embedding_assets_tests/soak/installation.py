@@ -178,7 +178,7 @@ def installation() -> Iterator[Installation]:
     """Installs and starts everything; ends and deletes it afterwards, whatever happened."""
     with (
         short_folder("soak") as folder,
-        MeteredAPI(dimensions=DIMENSIONS, latency=0.4) as api,
+        MeteredAPI(dimensions=DIMENSIONS, latency=0.8) as api,
         Webhooks() as alerts,
     ):
         temporary = folder / "tmp"

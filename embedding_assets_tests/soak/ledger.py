@@ -112,8 +112,9 @@ def balance(
     found.ledger_tokens = sum(row.tokens for row in paid.values())
     lost = [answer for answer in of_work if _may_be_lost(answer, recordings_of, deaths)]
     found.lost_requests_at_most = len(lost)
+    # An answer's tokens are shared out among its texts by their length: a share may be one off.
     found.lost_tokens_at_most = sum(
-        tokens
+        tokens + 1
         for answer in lost
         for text, tokens in answer.texts.items()
         if any(_explains(death, answer, recordings_of.get(text, ())) for death in deaths)
