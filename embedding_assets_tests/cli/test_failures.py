@@ -89,6 +89,7 @@ def test_dagsters_storage_that_is_away_when_a_run_begins(cli: Checkout) -> None:
     assert "hunter2" not in monitored
 
 
+@pytest.mark.slow  # Dagster tries long
 def test_dagsters_storage_that_goes_away_in_the_middle_of_a_run(
     cli: Checkout, storage: EmbeddedPostgres, api: LoopbackAPI, database_url: str
 ) -> None:
