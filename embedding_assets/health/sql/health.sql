@@ -8,7 +8,7 @@ SELECT pg_database_size(current_database());
 
 -- name: limit_memory()$
 -- Lets the statements of this transaction sort little in memory.
-SELECT set_config('work_mem', '64kB', true);
+SELECT set_config('work_mem', '1MB', true);
 
 -- name: write_a_temporary_file()$
 -- Sorts 8 MB outside of memory, which fails where the disk is full: all that a client can see of it.
