@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import psycopg
 import pydantic
 
 from embedding_assets.cli.terminal import FAILED, MISCONFIGURED, complain, err
@@ -87,7 +86,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _storage(error: Exception) -> str:
     state = getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
-    ours = isinstance(error, psycopg.Error)
+    ours = type(error).__module__.startswith("psycopg.")  # Dagster's is psycopg2
     setting = "DATABASE_URL" if ours else "DAGSTER_PG_URL"
     what = "the database" if ours else "Dagster's storage"
     told = f"SQLSTATE {state}" if state else "no connection"
