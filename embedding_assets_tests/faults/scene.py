@@ -26,7 +26,7 @@ from embedding_assets_tests.faults.promises import (
     time_passes,
     wait_for_the_leases,
 )
-from embedding_assets_tests.faults.workers import ENDED, embed
+from embedding_assets_tests.faults.workers import ENDED, Patience, embed
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.processes import PROCESSES
 from embedding_assets_tests.system.conftest import DIMENSIONS, engine_environment
@@ -48,7 +48,7 @@ def publish_corpus(server: EmbeddedPostgres, name: str, *, template: str) -> Non
         Database(server.url(name)) as database,
     ):
         Corpus(database, 0).add(generate(RECORDINGS, 0, seed=4))
-        with working(server.url(name), api, "first") as (process, _):
+        with working(server.url(name), api, "first", Patience()) as (process, _):
             process.join(timeout=60)
             assert process.exitcode == 0
 
@@ -80,16 +80,14 @@ def working(
     url: str,
     api: LoopbackAPI,
     run_id: str,
-    *,
-    attempts: int = 3,
-    timeout: float = 10.0,
+    patience: Patience,
     **settings: str,
 ) -> Iterator[tuple[BaseProcess, Connection]]:
     """A worker process, and where it says why it stopped; it is gone afterwards."""
     inbox, home = PROCESSES.Pipe(duplex=False)
     environment = engine_environment(url, api.base_url, **{**SETTINGS, **settings})
     environment["OPENAI_API_KEY"] = f"{SECRET}-{run_id}"
-    process = PROCESSES.Process(target=embed, args=(environment, run_id, home, attempts, timeout))
+    process = PROCESSES.Process(target=embed, args=(environment, run_id, home, patience))
     process.start()
     home.close()
     try:
@@ -138,11 +136,14 @@ class Scene:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     @contextmanager
-    def work(self, *, url: str | None = None, **options: Any) -> Iterator[BaseProcess]:
+    def work(
+        self, *, url: str | None = None, patience: Patience | None = None, **settings: str
+    ) -> Iterator[BaseProcess]:
         """A worker; what it says when it stops is noted."""
         run_id = f"run-{next(self._runs)}"
         self.payments.starts(f"{SECRET}-{run_id}")
-        with working(url or self.url, self.api, run_id, **options) as (process, inbox):
+        patience = patience or Patience()
+        with working(url or self.url, self.api, run_id, patience, **settings) as (process, inbox):
             yield process
             process.join(timeout=90)
             assert process.exitcode is not None, "it does not end"

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from embedding_assets_tests.faults.conftest import BeginRow
 from embedding_assets_tests.faults.promises import look
 from embedding_assets_tests.faults.scene import Scene
-from embedding_assets_tests.faults.workers import ENDED
+from embedding_assets_tests.faults.workers import ENDED, Patience
 from embedding_assets_tests.loopback_api import Fault
 
 PLACE = "engine, API"
-TIMEOUT = 0.5  # seconds
+TIMEOUT = 2.0  # seconds
 REQUESTS = 15  # a run makes more
 DATE = "429 with a date"
 HTML = b"<html><body>Bad gateway</body></html>"
@@ -70,8 +70,8 @@ AGAIN: dict[str, dict[str, Any]] = {
     "one vector too few": {"spoil": _one_less},
     "HTML with 200": {"body": HTML},
     "no vectors with 200": {"body": PROSE},
-    "an answer that stays away": {"stall": 1.5},
-    "an answer byte by byte": {"drip": 0.2},
+    "an answer that stays away": {"stall": 4.0},
+    "an answer byte by byte": {"drip": 0.5},
 }
 FEW = {"429 without a header", "503", "half an answer", "an answer byte by byte"}
 # Of these the server counts an answer that no client ever had.
@@ -131,7 +131,7 @@ def test_a_fault_of_three_requests_in_ten_is_passed_within_the_run(
 ) -> None:
     fault = _again(name, when=_Some(chance))
     scene.api.faults = [fault]
-    assert scene.run(attempts=12, timeout=_timeout(name)) == ENDED
+    assert scene.run(patience=Patience(12, _timeout(name))) == ENDED
     assert fault.hit
     assert scene.charged() == {}
     assert {each.outcome for each in scene.attempts()} == {"published"}
@@ -150,7 +150,7 @@ def test_a_fault_that_lasts_charges_those_who_waited_for_the_requests_and_nobody
 ) -> None:
     fault = _again(name, after=chance.randrange(REQUESTS))
     scene.api.faults = [fault]
-    assert scene.run(timeout=_timeout(name)) == ENDED
+    assert scene.run(patience=Patience(timeout=_timeout(name))) == ENDED
     charged = scene.charged()
     assert {each[:2] for each in charged.values()} == {(1, "transient")}
     failed = [each for each in scene.attempts() if each.outcome == "failed"]

@@ -1,6 +1,7 @@
 """A worker, and a database that fails in every way."""
 
 import random
+import re
 import signal
 import subprocess
 import time
@@ -18,8 +19,8 @@ from embedding_assets_tests.checkout import short_folder
 from embedding_assets_tests.faults.conftest import BeginRow
 from embedding_assets_tests.faults.promises import look, wait_until
 from embedding_assets_tests.faults.proxy import Cut, proxy
-from embedding_assets_tests.faults.scene import Scene, corpus_server
-from embedding_assets_tests.faults.workers import ENDED
+from embedding_assets_tests.faults.scene import SECRET, Scene, corpus_server
+from embedding_assets_tests.faults.workers import ENDED, Patience
 from embedding_assets_tests.loopback_api import LoopbackAPI
 from embedding_assets_tests.machine import need
 from embedding_assets_tests.system import brokers
@@ -205,6 +206,31 @@ def test_a_server_that_goes_and_comes_back_costs_time_and_nothing_else(
     _assert_passed(own_scene)
     own_scene.end()
     row(PLACE, name).moment("passed within the run")
+
+
+@pytest.mark.moments(some=1, all=6)
+def test_a_server_that_stays_away_ends_the_run_in_one_line_and_the_next_goes_on(
+    own_scene: Scene, row: BeginRow, chance: random.Random, moment: int
+) -> None:
+    own_scene.api.latency = LATENCY
+    with own_scene.work(patience=Patience(database=1.0)) as process:
+        wait_until(lambda: own_scene.api.stats.requests or not process.is_alive())
+        time.sleep(chance.uniform(0, 0.5))
+        own_scene.server.stop()
+        process.join(timeout=60)
+        own_scene.server.ensure_running()
+    own_scene.api.latency = 0.0
+    (told,) = own_scene.said
+    assert re.match(r"TransientError: (cannot connect to Postgres|the database connection)", told)
+    assert "\n" not in told
+    own_scene.end(runs=3)
+    # It could give nothing back: its leases ended, and what was under way was asked for again.
+    assert set(own_scene.paid_again()) <= set(own_scene.api.stats.asked[f"{SECRET}-run-1"])
+    assert own_scene.charged() == {}
+    line = row(PLACE, "away for longer than a run waits")
+    line.moment("stopped, nothing charged")
+    if own_scene.paid_again():
+        line.saw("what was under way paid again")
 
 
 # What lies between the worker and the server.

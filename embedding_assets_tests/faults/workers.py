@@ -2,10 +2,12 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection
 
+from embedding_assets.engine import database as connections
 from embedding_assets.engine.batches import BatchLane, BatchTimes
 from embedding_assets.engine.embedders import openai
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder, Retries
@@ -39,12 +41,20 @@ def _settings(environment: dict[str, str]) -> Settings:
     return Settings()
 
 
-def embed(
-    environment: dict[str, str], run_id: str, home: Connection, attempts: int, timeout: float
-) -> None:
-    """Embeds what is due, with less patience than a worker has; says at its end why it stopped."""
-    retries = Retries(attempts=attempts, first_wait=0.02, longest_wait=0.2)
-    openai.OpenAIEmbedder = partial(OpenAIEmbedder, timeout=timeout, retries=retries)  # type: ignore[misc,assignment]
+@dataclass(frozen=True)
+class Patience:
+    """How long a worker goes on; less than the settings give it."""
+
+    attempts: int = 3  # of a request
+    timeout: float = 10  # seconds, for an answer
+    database: float = connections.RETRIES_SECONDS
+
+
+def embed(environment: dict[str, str], run_id: str, home: Connection, patience: Patience) -> None:
+    """Embeds what is due, with this patience; says at its end why it stopped."""
+    connections.RETRIES_SECONDS = patience.database
+    retries = Retries(attempts=patience.attempts, first_wait=0.02, longest_wait=0.2)
+    openai.OpenAIEmbedder = partial(OpenAIEmbedder, timeout=patience.timeout, retries=retries)  # type: ignore[misc,assignment]
     try:
         settings = _settings(environment)
         with open_session(settings, run_id, lane=Lane.standard, insert_batch=None) as session:
