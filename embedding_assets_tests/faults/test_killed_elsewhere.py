@@ -256,7 +256,7 @@ def _meet(fathom: LoopbackFathom, meetings: int) -> None:
         for _ in range(meetings):
             number = len(fathom.meetings) + 1
             words = ". ".join(f"Depot {number} counts {n} pallets" for n in range(8))
-            fathom.add(str(number), fathom.now - timedelta(milliseconds=number % 100), words)
+            fathom.add(str(number), fathom.now - timedelta(microseconds=number % 100), words)
 
 
 def _transcripts(scene: Scene) -> dict[str, list[str]]:
