@@ -268,7 +268,7 @@ class LoopbackAPI:
             await _send(send, 200, b"", length=1_000)
         elif fault.status:
             body = _error("told to fail", code=fault.code, param=fault.param)
-            await _send(send, fault.status, body, headers=fault.headers)
+            await _send(send, fault.status, body, headers=fault.headers, drip=fault.drip)
         elif fault.body is not None:
             await _send(send, 200, fault.body)
         else:
@@ -402,8 +402,8 @@ async def _send(
     await send({"type": "http.response.start", "status": status, "headers": raw})
     while drip and body:
         await asyncio.sleep(drip)
-        await send({"type": "http.response.body", "body": body[:64], "more_body": True})
-        body = body[64:]
+        await send({"type": "http.response.body", "body": body[:16], "more_body": True})
+        body = body[16:]
     await send({"type": "http.response.body", "body": body})
 
 

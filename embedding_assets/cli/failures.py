@@ -67,8 +67,8 @@ def _plain(error: Exception) -> str:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}; {_HELP.get(error.errno or 0, 'see --debug')}"
     for cause in _causes(error):
-        database = getattr(cause, "orig", None)  # SQLAlchemy's errors have the driver's
-        if isinstance(database, Exception):
+        database = getattr(cause, "orig", cause)  # SQLAlchemy's errors have the driver's
+        if isinstance(database, Exception) and type(database).__module__.startswith("psycopg"):
             return _storage(database)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -165,7 +165,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> tuple[ErrorKind | None, str] 
             return (None if kind is None else ErrorKind(str(kind.value)), text)
         if data.error is not None:
             cause = data.error.cause or data.error  # Dagster wraps what the op raised
-            return (None, cause.message.strip())
+            # Its first line: below it, an error of the storage shows statement and parameters.
+            return (None, next(iter(cause.message.strip().splitlines()), "the run failed"))
     return (None, "the run failed; see its page in the Dagster UI")
 
 

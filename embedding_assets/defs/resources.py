@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from sqlalchemy.exc import SQLAlchemyError
 
 from embedding_assets.defs.partitions import partitions_since
 from embedding_assets.engine.database import Database
@@ -60,7 +59,7 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
         def was_ended() -> bool:
             try:
                 run = instance.get_run_by_id(run_id)
-            except SQLAlchemyError:  # Dagster's storage is away
+            except Exception:
                 return False
             return run is not None and run.is_finished
 

@@ -26,7 +26,12 @@ from embedding_assets.engine.embedders.openai_batches import (
     NoBatchesError,
     ProviderBatch,
 )
-from embedding_assets.engine.errors import AnswersGoneError, InvalidInputError, TransientError
+from embedding_assets.engine.errors import (
+    AnswersGoneError,
+    InvalidInputError,
+    TakenForDeadError,
+    TransientError,
+)
 from embedding_assets.engine.in_flight import Lane
 from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.engine.vectors import (
@@ -252,13 +257,11 @@ class BatchLane:
 
     def _send(self, batch: Any) -> str:
         """Uploads the file and starts the batch, unless a killed process did so already."""
-        found = None if batch.input_file is None else self._api.find(str(batch.batch_id))
-        if found is None:
-            file = batch.input_file or self._upload(batch)
-            if file is None:
-                self._end(batch, "empty", embedded=0)
-                return "none of its texts is there any more"
-            found = self._api.create(file, str(batch.batch_id))
+        file = batch.input_file or self._upload(batch)
+        if file is None:
+            self._end(batch, "empty", embedded=0)
+            return "none of its texts is there any more"
+        found = self._api.find(str(batch.batch_id)) or self._api.create(file, str(batch.batch_id))
         status, name = found.status, found.name
         self._database.retrying(
             lambda c: sql.batch_sent(c, batch_id=batch.batch_id, provider_batch=name, status=status)
@@ -275,7 +278,11 @@ class BatchLane:
                 if not self._write(batch, path):
                     return None
                 file = self._api.send_file(path)
-        self._database.retrying(lambda c: sql.file_sent(c, batch_id=batch.batch_id, file=file))
+        is_ours = self._database.retrying(
+            lambda c: sql.file_sent(c, batch_id=batch.batch_id, taken=batch.not_before, file=file)
+        )
+        if not is_ours:
+            raise TakenForDeadError("this run stood still for too long: another sends the batch")
         return file
 
     def _write(self, batch: Any, path: Path) -> int:

@@ -12,6 +12,7 @@ import psycopg
 import tenacity
 from pgvector.psycopg.vector import register_vector_info
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import PipelineStatus
 from psycopg.rows import namedtuple_row
 from psycopg.types import TypeInfo
 from psycopg.types.array import ListBinaryDumper
@@ -80,11 +81,14 @@ _CONNECTING = {
     "keepalives_count": "4",
     "tcp_user_timeout": "30000",
 }
+READING_SECONDS = 60  # the same for a snapshot, whose locks are in nobody's way but of ALTER TABLE
 _LIMITS = (
-    f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';"
-    f" SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
+    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET LOCAL idle_in_transaction_session_timeout = "
 )
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+_WRITING = f"{_LIMITS}'{IDLE_SECONDS}s'"
+_SNAPSHOT = (
+    f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_LIMITS}'{READING_SECONDS}s'"
+)
 
 _UNREACHABLE = "cannot connect to Postgres ({reason}); is the server of {setting} running?"
 _NOT_MIGRATED = (
@@ -156,6 +160,7 @@ class Database:
         """A connection of its own to the same database, for another thread."""
         other = Database(self._url, application_name=self._application_name, setting=self._setting)
         other._schema_checked = self._schema_checked
+        other.retries_seconds = self.retries_seconds
         return other
 
     def close(self) -> None:
@@ -188,7 +193,7 @@ class Database:
         run that noticed one gives back what it holds.
 
         A statement waits LOCK_SECONDS for a lock, and the server ends the transaction if nothing
-        was asked in it for IDLE_SECONDS.
+        was asked in it for IDLE_SECONDS, with `snapshot` for READING_SECONDS.
 
         Raises:
             EmbeddingAssetsError: of the kind that the database's error means.
@@ -199,7 +204,7 @@ class Database:
             connection = self._open()
             try:
                 with connection.transaction():
-                    connection.execute((_SNAPSHOT if snapshot else "") + _LIMITS)
+                    connection.execute(_SNAPSHOT if snapshot else _WRITING)
                     self._find_vector_type(connection)
                     if not any_schema and self._must_look_at_schema():
                         self._require_schema(connection)
@@ -270,7 +275,13 @@ class Database:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection, as far as is known without using it."""
-        return self._connection is not None and not self._connection.broken
+        connection = self._connection
+        # Postgres may end a connection in the middle of a pipeline, which then can never be left.
+        return (
+            connection is not None
+            and not connection.broken
+            and connection.pgconn.pipeline_status == PipelineStatus.OFF
+        )
 
     def _open(self) -> Connection:
         if self._is_cancelled:
@@ -279,7 +290,7 @@ class Database:
             return self._connection
         self.close()
         try:
-            parameters: dict[str, Any] = {**_CONNECTING, **conninfo_to_dict(self._url)}
+            parameters: dict[str, Any] = {**_CONNECTING, **self._parameters()}
             connection = psycopg.connect(
                 **{**parameters, "application_name": self._application_name},
                 autocommit=True,
@@ -300,6 +311,15 @@ class Database:
             register_vector_info(connection, vector)
         return connection
 
+    def _parameters(self) -> dict[str, Any]:
+        try:
+            return conninfo_to_dict(self._url)
+        except psycopg.ProgrammingError:  # whose text quotes it, perhaps with the password
+            raise ConfigurationError(
+                f"{self._setting} is not a URL of Postgres: postgresql://USER:PASSWORD@HOST/DATABASE,"
+                " with %2F for a / in a password, and so on"
+            ) from None
+
     def _find_vector_type(self, connection: Connection, *, is_local: bool = True) -> None:
         """Puts pgvector's schema on this transaction's search path, where it is not already."""
         if self._vector_schema is not None:
@@ -315,7 +335,7 @@ def _who_locks(connection: Connection) -> str:
     with connection.transaction():
         found = sql.strongest_lock(connection)
     if found is None:
-        return "somebody locked a table or a row for too long, and let go of it just now"
+        return "a row or a table was locked for too long by another transaction"
     since = "" if found.since is None else f" since {found.since:%Y-%m-%d %H:%M:%S}"
     return (
         f"{found.relation} is locked by process {found.pid} of the role {found.role}"

@@ -28,7 +28,7 @@ from embedding_assets.engine.errors import (
     TakenForDeadError,
     TransientError,
 )
-from embedding_assets.engine.in_flight import InFlight, Lane, Recording, State
+from embedding_assets.engine.in_flight import InFlight, Lane, Recording, State, abandoned
 from embedding_assets.engine.outcome import Outcome
 from embedding_assets.engine.packing import Input, Packer, largest_request
 from embedding_assets.engine.publication import AttemptFigures, give_back
@@ -84,6 +84,13 @@ class EmbeddingRun:
         self._claims = claims
         self._lane = lane
         self._batches = {each: InsertBatch(insert_batch or each.insert_batch) for each in Lane}
+        self._store = partial(
+            store_vectors,
+            database,
+            embedder.model,
+            heartbeat=claims.renew,  # several statement timeouts can take longer than a lease
+            guard=claims.require_alive,
+        )
         self._packer = Packer(embedder.limits)
         self._in_flight = InFlight()
         self._endings = Endings(database, claims.run_id)
@@ -108,8 +115,7 @@ class EmbeddingRun:
         Raises:
             ConfigurationError: nothing can succeed; no attempt was counted.
             TransientError: the database stayed away for longer than a step of work waits.
-            TakenForDeadError: others go on with what this run held, for instance as its process
-                was frozen; nothing more was written but what its attempts have cost.
+            TakenForDeadError: others go on; no more was written than what attempts have cost.
         """
         self._waits_for_batches = waits_for_batches
         pool = ThreadPoolExecutor(self._embedder.limits.concurrency, "embed")
@@ -345,17 +351,6 @@ class EmbeddingRun:
         finally:
             self._in_flight.inserted(rows, batch.smallest)
 
-    def _store(self, rows: list[VectorRow], batch: InsertBatch) -> None:
-        store_vectors(
-            self._database,
-            self._embedder.model,
-            rows,
-            batch,
-            # Several statement timeouts can take longer than a lease.
-            heartbeat=self._claims.renew,
-            guard=self._claims.require_alive,
-        )
-
     def _fail(self, inputs: list[Input], error: EmbeddingAssetsError) -> None:
         """Fails every recording that needs one of these texts, and sends no more of it."""
         self._drop_queued(self._in_flight.fail([item.content_hash for item in inputs], error))
@@ -408,7 +403,7 @@ class EmbeddingRun:
         wait(self._requests, STOPPING_SECONDS)
         rows: list[VectorRow] = []
         for future, inputs in self._requests.items():
-            error = future.exception() if future.done() else _abandoned()
+            error = future.exception() if future.done() else abandoned()
             if isinstance(error, EmbeddingAssetsError):
                 self._in_flight.charge(inputs, error)
             elif error is None:
@@ -454,10 +449,3 @@ class _Known(NamedTuple):
     transcript: Transcript | None  # None: its call is gone
     missing: Mapping[bytes, str] = {}  # the texts without a vector by their hashes, in order
     batch_deadline: datetime | None = None  # until when a batch is waited for that has one of them
-
-
-def _abandoned() -> TransientError:
-    """What a call has cost at least that goes on after its run: one request."""
-    error = TransientError("the run stopped before the model answered")
-    error.requests = 1
-    return error

@@ -11,6 +11,7 @@ from embedding_assets.engine.errors import (
     ClaimLostError,
     ConfigurationError,
     EmbeddingAssetsError,
+    LockedError,
     TakenForDeadError,
     TransientError,
 )
@@ -20,11 +21,15 @@ from embedding_assets.engine.publication import AttemptFigures, fail, give_back,
 
 # Postgres takes longer to write the words of a recording than a run to read and cut the next one.
 AT_ONCE = 2
+# How often a minute of waiting is spent on a row that a recorder's transaction has locked.
+MOST_TRIES = 10
 
 
 class _Ending(NamedTuple):
     recording: Recording
+    figures: AttemptFigures
     outcome: Future[Outcome]
+    tries: int
 
 
 class Endings:
@@ -50,8 +55,7 @@ class Endings:
     def begin(self, recording: Recording, figures: AttemptFigures) -> None:
         """Ends the attempt of a recording that waits for nothing."""
         recording.is_ending = True
-        outcome = self._threads.submit(self._end, recording, figures)
-        self._begun.append(_Ending(recording, outcome))
+        self._try(recording, figures, tries=1)
 
     def ended(self) -> Iterator[tuple[Recording, Outcome]]:
         """Takes the attempts that have ended, in the order in which their ends began.
@@ -59,9 +63,13 @@ class Endings:
         Raises:
             ConfigurationError: nothing can be published.
             TransientError: the database stayed away; it may have ended the attempt.
+            LockedError: somebody keeps a row locked, or a table.
         """
         while self._begun and self._begun[0].outcome.done():
-            recording, outcome = self._begun.popleft()
+            recording, figures, outcome, tries = self._begun.popleft()
+            if tries < MOST_TRIES and isinstance(outcome.exception(), LockedError):
+                self._try(recording, figures, tries=tries + 1)  # behind the others
+                continue
             recording.is_ending = False
             yield recording, outcome.result()
 
@@ -72,6 +80,10 @@ class Endings:
             self._begun.pop().recording.is_ending = False
         while not self._free.empty():
             self._free.get().close()
+
+    def _try(self, recording: Recording, figures: AttemptFigures, *, tries: int) -> None:
+        outcome = self._threads.submit(self._end, recording, figures)
+        self._begun.append(_Ending(recording, figures, outcome, tries))
 
     def _end(self, recording: Recording, figures: AttemptFigures) -> Outcome:
         database = self._free.get()

@@ -24,21 +24,20 @@ def beating(
     """Tells the database five times a lease that this run is alive, while the block goes on.
 
     Each time over a connection of its own: one held open for this would be idle nearly always. Once
-    `was_ended` says that the run counts as ended, it is taken for dead, so that it ends indeed.
+    `was_ended`, which must not raise, says that the run counts as ended, it is taken for dead, so
+    that it ends indeed.
     """
 
     def beat(ended: threading.Event) -> None:
         while True:
             # While the database is away, the run's own work says so.
-            with (
-                contextlib.suppress(EmbeddingAssetsError),
-                connect() as database,
-                database.transaction() as connection,
-            ):
-                sql.beat(connection, run_id=run_id)
-                if was_ended():
-                    take_for_dead(connection, [run_id])
-                sql.forget_beats(connection)
+            with contextlib.suppress(EmbeddingAssetsError), connect() as database:
+                with database.transaction() as connection:
+                    sql.beat(connection, run_id=run_id)
+                    sql.forget_beats(connection)
+                if was_ended():  # who is asked may take a while
+                    with database.transaction() as connection:
+                        take_for_dead(connection, [run_id])
             if ended.wait(lease.total_seconds() / BEATS_A_LEASE):
                 return
 

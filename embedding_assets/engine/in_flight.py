@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from embedding_assets.engine.embedders import Embedded, cost_usd
-from embedding_assets.engine.errors import EmbeddingAssetsError
+from embedding_assets.engine.errors import EmbeddingAssetsError, TransientError
 from embedding_assets.engine.packing import Input
 from embedding_assets.engine.publication import AttemptFigures
 from embedding_assets.engine.queue import Claim
@@ -88,6 +88,13 @@ class Recording:
             smallest_insert_batch=min(self.insert_batches, default=insert_batch),
             refusals=self.refusals,
         )
+
+
+def abandoned() -> EmbeddingAssetsError:
+    """What a call has cost at least that goes on after its run: one request."""
+    error = TransientError("the run stopped before the model answered")
+    error.requests = 1
+    return error
 
 
 class InFlight:

@@ -137,11 +137,12 @@ class Claims:
 
     def release(self) -> None:
         """Gives back everything this run still holds, at no cost to the recordings."""
-        self._database.retrying(
-            lambda c: sql.release(c, run_id=self.run_id, max_attempts=MAX_ATTEMPTS),
-            any_schema=True,
-        )
+        self._database.retrying(self._release, any_schema=True)
         self._held.clear()
+
+    def _release(self, connection: Connection) -> None:
+        sql.release(connection, run_id=self.run_id, max_attempts=MAX_ATTEMPTS)
+        sql.note_unreleased(connection, run_id=self.run_id)
 
     def _renew(self, connection: Connection) -> None:
         self.require_alive(connection)

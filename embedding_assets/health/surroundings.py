@@ -21,6 +21,7 @@ ROOM_CRITICAL = 0.5
 # dead.
 SILENCE_WARNING = timedelta(minutes=5)
 SILENCE_CRITICAL = timedelta(minutes=30)
+OUTLIVED = timedelta(days=1)
 # Of Dagster's daemons those without which nothing begins by itself.
 DAEMONS = ("SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR")
 
@@ -61,12 +62,14 @@ def _server_disk(database: Database) -> ServerDisk | None:
 
 def disk(home: Path, server: ServerDisk | None) -> Finding:
     """Whether there is room on this machine, and as far as a client can tell on the server."""
-    free = shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free / GIB
+    free = _free(home)
     severity = Severity.HEALTHY
     message = "there is room where EMBEDDING_ASSETS_HOME is"
     if server is not None:
         message += ", and a little at least on the database server"
-    if free < ROOM_WARNING:
+    if free is None:
+        message = "nothing is known of the disk of EMBEDDING_ASSETS_HOME, which cannot be read"
+    elif free < ROOM_WARNING:
         severity = Severity.CRITICAL if free < ROOM_CRITICAL else Severity.WARNING
         message = f"only {free:.1f} GiB are free where EMBEDDING_ASSETS_HOME is"
     if server is not None and server.problem is not None:
@@ -80,10 +83,18 @@ def disk(home: Path, server: ServerDisk | None) -> Finding:
         else "make room: old backups and logs first, then Dagster's history (KEEP_RUNS_DAYS), and"
         " embedding-assets forget --before",
         {
-            "home_free_gib": round(free, 2),
+            "home_free_gib": None if free is None else round(free, 2),
             "database_bytes": None if server is None else server.database_bytes,
         },
     )
+
+
+def _free(home: Path) -> float | None:
+    """GiB; None: this user may not look."""
+    try:
+        return shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free / GIB
+    except OSError:
+        return None
 
 
 def orchestration(settings: Settings) -> Finding:
@@ -126,7 +137,10 @@ def daemon_finding(heard: dict[str, datetime], now: datetime) -> Finding:
             Severity.HEALTHY,
             "Dagster's storage answers; no daemon has run yet",
         )
-    daemon, since = min(heard.items(), key=lambda each: each[1])
+    # A row stays for ever: of a daemon that the others have outlived by a day, nothing is expected.
+    newest = max(heard.values())
+    expected = {name: at for name, at in heard.items() if newest - at < OUTLIVED}
+    daemon, since = min(expected.items(), key=lambda each: each[1])
     silence = now - since
     severity = Severity.HEALTHY
     if silence >= SILENCE_WARNING:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from urllib.parse import parse_qsl, quote, urlencode
 
 from psycopg.conninfo import make_conninfo
 
@@ -43,10 +44,16 @@ def dagster_url(settings: Settings) -> str:
 def dagster_storage(settings: Settings) -> Database:
     """A connection to the database of `dagster_url`, to look whether it is well."""
     if settings.dagster_pg_url is not None:
-        url = re.sub(r"^(\w+)\+\w+:", r"\1:", settings.dagster_pg_url.get_secret_value())
+        url = _for_libpq(settings.dagster_pg_url.get_secret_value())
     else:
         url = make_conninfo(application_url(settings), dbname=DAGSTER_DATABASE)
     return Database(url, setting="DAGSTER_PG_URL")
+
+
+def _for_libpq(url: str) -> str:
+    """A URL of SQLAlchemy, whose parameters may hold what libpq's must not: = and +."""
+    plain, _, query = re.sub(r"^(\w+)\+\w+:", r"\1:", url).partition("?")
+    return f"{plain}?{urlencode(parse_qsl(query), quote_via=quote)}" if query else plain
 
 
 def require_storage(settings: Settings) -> None:

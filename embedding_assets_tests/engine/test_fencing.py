@@ -10,7 +10,7 @@ import pytest
 
 from embedding_assets.engine import database as database_module
 from embedding_assets.engine import publication
-from embedding_assets.engine.database import Database
+from embedding_assets.engine.database import LOCK_SECONDS, Database
 from embedding_assets.engine.embedding import EmbeddingRun
 from embedding_assets.engine.errors import (
     ClaimLostError,
@@ -25,8 +25,9 @@ from embedding_assets.engine.queue import Claim, Claims
 from embedding_assets.engine.transcripts import read_transcript
 from embedding_assets.engine.vectors import InsertBatch, store_vectors
 from embedding_assets_tests.calls import CHUNKING, add_call, embedder_of, rows, talk
-from embedding_assets_tests.loopback_api import LoopbackAPI
+from embedding_assets_tests.loopback_api import Fault, LoopbackAPI
 
+EDIT = "UPDATE fathom_transcripts SET edited_text = 'new' WHERE recording_id = 'a'"
 CHUNKS = "SELECT * FROM transcript_chunks ORDER BY recording_id, chunk_index"
 FIGURES = AttemptFigures(
     lane="standard",
@@ -121,7 +122,7 @@ def test_a_process_frozen_in_a_transaction_keeps_its_locks_for_seconds(
 ) -> None:
     _add(database, "a")
     limits = "SET LOCAL idle_in_transaction_session_timeout = '200ms'"
-    monkeypatch.setattr(database_module, "_LIMITS", limits)
+    monkeypatch.setattr(database_module, "_WRITING", limits)
     lock = "SELECT FROM embedding_queue FOR UPDATE"
 
     def freeze() -> None:
@@ -172,6 +173,53 @@ def test_whose_lock_it_waits_for_is_told(database: Database, database_url: str, 
             database.transaction(snapshot=True) as connection,
         ):
             read_transcript(connection, "a", CHUNKING)
+
+
+def test_a_row_that_is_locked_for_long_is_waited_for_beside_the_others(
+    database: Database, database_url: str, api: LoopbackAPI
+) -> None:
+    _add(database, "a", "b")
+    database.retries_seconds = 1
+    claims = Claims(database, "run")
+    run = EmbeddingRun(database, embedder_of(api), CHUNKING, claims)
+    outcomes = run.embed(claims.due())
+    with psycopg.connect(database_url) as recorder:
+        api.faults = [Fault(when=lambda _: recorder.execute(EDIT) and False, times=1)]
+        first = next(outcomes)
+        assert first.recording_id == "b"
+        time.sleep(2 * LOCK_SECONDS)
+    assert [o.recording_id for o in outcomes] == ["a"]
+    assert {o.result for o in [first]} == {Result.PUBLISHED}
+    assert rows(database, "SELECT DISTINCT attempts, crashes FROM embedding_queue") == [(0, 0)]
+
+
+def test_a_run_that_ends_beside_a_locked_row_is_no_crash_of_its_recording(
+    database: Database, database_url: str
+) -> None:
+    _add(database, "a")
+    claims = Claims(database, "run", timedelta(seconds=1))
+    _claim(claims)
+    with psycopg.connect(database_url) as recorder:
+        recorder.execute(EDIT)
+        claims.release()
+        assert rows(database, "SELECT claimed_by FROM embedding_queue") == [("run",)]
+    time.sleep(1)
+    again = _claim(Claims(database, "next"))
+    assert (again.attempts, again.crashes) == (0, 0)
+    assert rows(database, "SELECT outcome, error_kind FROM embedding_attempts") == [
+        ("released", None)
+    ]
+
+
+def test_whose_row_it_is_that_is_locked_is_said_of_nobody_who_only_works(
+    database: Database, database_url: str
+) -> None:
+    _add(database, "a")
+    with psycopg.connect(database_url) as innocent, psycopg.connect(database_url) as recorder:
+        innocent.execute("LOCK TABLE chunk_embeddings IN SHARE UPDATE EXCLUSIVE MODE")
+        recorder.execute(EDIT)
+        with pytest.raises(LockedError, match="a row or a table"), database.transaction() as ours:
+            ours.execute("SELECT FROM embedding_queue FOR UPDATE")
 
 
 def test_a_database_that_takes_no_writes_is_told_as_that(database: Database) -> None:

@@ -111,7 +111,14 @@ def test_what_does_not_pass_ends_after_a_bounded_number_of_requests(
         assert api.stats.requests == QUICK.attempts
 
 
-@pytest.mark.parametrize("fault", [Fault(stall=1.0, times=1), Fault(drip=0.1, times=1)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(stall=1.0, times=1),
+        Fault(drip=0.1, times=1),
+        Fault(status=500, drip=0.1, times=1),
+    ],
+)
 def test_an_answer_that_stays_away_or_has_no_end_is_asked_for_again(
     api: LoopbackAPI, fault: Fault
 ) -> None:

@@ -2,8 +2,7 @@
 
 import base64
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -183,12 +182,17 @@ class OpenAIEmbedder:
     def _client(self) -> "openai.OpenAI":
         import openai  # noqa: PLC0415
 
+        from embedding_assets.engine.embedders.in_time import in_time  # noqa: PLC0415
+
         # Without user and password, which the HTTP library's log would show.
         place = self._url._replace(netloc=self._url.netloc.rpartition("@")[2])
         client = openai.OpenAI(
             api_key=self._api_key,
             base_url=place.geturl(),
             timeout=openai.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
+            http_client=openai.DefaultHttpxClient(
+                event_hooks={"response": [in_time("/embeddings", self._timeout)]}
+            ),
             max_retries=0,  # the client would retry a used-up quota too
             default_headers={"Authorization": self._authorization},
         )
@@ -233,14 +237,19 @@ class OpenAIEmbedder:
     def _ask(self, texts: Sequence[str]) -> tuple[Vectors, int, Mapping[str, str]]:
         """One request; vectors of shape (texts, whatever the server gives), tokens, headers."""
         # As extra body: the client would look at the type of each text of `input`.
-        with self.client.embeddings.with_streaming_response.create(
-            **self.parameters, input=[], extra_body={"input": texts}, encoding_format="base64"
-        ) as answer:
-            content = self._content(answer.http_response.iter_bytes())
+        try:
+            answer = self.client.embeddings.with_raw_response.create(
+                **self.parameters, input=[], extra_body={"input": texts}, encoding_format="base64"
+            )
+        except Exception as error:
+            # The client lets its HTTP library's errors through where it reads the body of an error.
+            if type(error).__module__.startswith("httpx"):
+                raise _BadAnswerError("it did not come to its end") from None
+            raise
         # Parsed here: the client would check every float of the answer against its types, and
         # takes twenty times as long for servers that do not know base64.
         try:
-            body = from_json(content)
+            body = from_json(answer.http_response.content)
             ordered = sorted(body["data"], key=lambda each: int(each["index"]))
             if [int(each["index"]) for each in ordered] != list(range(len(texts))):
                 raise _BadAnswerError("it is not one vector for each text")
@@ -249,24 +258,6 @@ class OpenAIEmbedder:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise _BadAnswerError("it is not what the embeddings API answers") from None
         return vectors, tokens, answer.http_response.headers
-
-    def _content(self, pieces: Iterator[bytes]) -> bytes:
-        """The whole answer, in at most the time after which it counts as staying away.
-
-        The client's limit is on each piece: an answer that comes byte by byte would never end.
-        """
-        ends_at = time.monotonic() + self._timeout
-        content = bytearray()
-        try:
-            for piece in pieces:
-                content += piece
-                if time.monotonic() > ends_at:
-                    break
-            else:
-                return bytes(content)
-        except Exception:  # of the HTTP library that the client brings with it
-            raise _BadAnswerError("it broke off") from None
-        raise _BadAnswerError("it did not come to its end in time")
 
     def check(self, vectors: Vectors) -> None:
         """Raises for vectors that are not what was asked for."""

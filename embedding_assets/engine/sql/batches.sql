@@ -71,9 +71,11 @@ WHERE batch_id = :batch_id ORDER BY recording_id, content_hash;
 DELETE FROM embedding_batch_inputs
 WHERE batch_id = :batch_id AND content_hash = ANY(:hashes::bytea[]);
 
--- name: file_sent(batch_id, file)!
--- The provider has the file.
-UPDATE embedding_batches SET input_file = :file WHERE batch_id = :batch_id;
+-- name: file_sent(batch_id, taken, file)$
+-- The provider has the file; NULL if another process has taken the batch since.
+UPDATE embedding_batches SET input_file = :file
+WHERE batch_id = :batch_id AND not_before = :taken
+RETURNING true;
 
 -- name: batch_sent(batch_id, provider_batch, status)!
 -- The provider has the batch.

@@ -214,6 +214,17 @@ FROM (
 ) AS held
 WHERE released.recording_id = held.recording_id;
 
+-- name: note_unreleased(run_id)!
+-- Writes down that a run gave back what it could not release, as a recorder's transaction has the row
+-- locked: it is free when its lease ends, and that is no crash.
+INSERT INTO embedding_attempts (attempt_id, recording_id, run_id, lane, model, outcome, seconds)
+SELECT claim_id, recording_id, claimed_by, 'standard',
+       (SELECT model FROM embedding_models WHERE is_live), 'released',
+       greatest(0, extract(epoch FROM now() - started_at))
+FROM embedding_queue
+WHERE status = 'processing' AND claimed_by = :run_id AND claim_id IS NOT NULL
+ON CONFLICT (attempt_id) DO NOTHING;
+
 -- name: forget(recording_id)!
 -- Ends the claim on a recording whose call was deleted.
 DELETE FROM embedding_queue WHERE recording_id = :recording_id;
@@ -231,14 +242,19 @@ WITH dead_runs AS (
     HAVING max(lease_expires_at) < now() OR claimed_by = :dead_run
 ), dead AS (
     SELECT queued.recording_id, queued.claimed_by, queued.started_at, queued.attempts,
-           queued.crashes,
-           dead_runs.held = 1 AND NOT EXISTS (
+           queued.crashes, given_back.is_so AS given_back,
+           NOT given_back.is_so AND dead_runs.held = 1 AND NOT EXISTS (
                -- The run's other rows may have been freed earlier, while this one was locked.
                SELECT FROM embedding_attempts AS earlier
                WHERE earlier.run_id = queued.claimed_by AND earlier.error_kind = 'crashed'
                    AND earlier.finished_at >= queued.started_at) AS alone
     FROM embedding_queue AS queued
     JOIN dead_runs ON dead_runs.run_id = queued.claimed_by
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM embedding_attempts AS ended
+            WHERE ended.attempt_id = queued.claim_id) AS is_so
+    ) AS given_back
     WHERE queued.status = 'processing'
         -- Checked again under the lock, because the lease may have been renewed in between.
         AND (queued.lease_expires_at < now() OR queued.claimed_by = :dead_run)
@@ -255,6 +271,7 @@ WITH dead_runs AS (
            CASE WHEN alone THEN 'failed' ELSE 'released' END, 'crashed', :error,
            greatest(0, extract(epoch FROM now() - started_at))
     FROM dead
+    WHERE NOT given_back
 )
 UPDATE embedding_queue AS taken
 SET status = CASE WHEN dead.attempts + dead.alone::int >= :max_attempts THEN 'dead_letter'
@@ -262,7 +279,7 @@ SET status = CASE WHEN dead.attempts + dead.alone::int >= :max_attempts THEN 'de
     claimed_by = NULL, lease_expires_at = NULL, attempts = dead.attempts + dead.alone::int,
     recoveries = CASE WHEN dead.attempts >= :max_attempts AND NOT dead.alone
                       THEN greatest(taken.recoveries - 1, 0) ELSE taken.recoveries END,
-    crashes = least(dead.crashes + 1, 100),
+    crashes = least(dead.crashes + (NOT dead.given_back)::int, 100),
     next_attempt_at = CASE WHEN NOT dead.alone THEN least(taken.next_attempt_at, now())
                            WHEN dead.attempts + 1 >= :max_attempts THEN now() + interval '1 hour'
                            ELSE now() END,

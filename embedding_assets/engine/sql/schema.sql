@@ -3,8 +3,8 @@
 SELECT version_num, oldest_code FROM embedding_assets_version;
 
 -- name: strongest_lock()^
--- The strongest lock that another session holds, or waits for, on a table that the work needs, and
--- whose it is. Not its statement, which may quote what was said.
+-- Who locks a table that the work needs against all others, or waits to do so. Whoever holds a row
+-- cannot be told from the many that only use the tables. Not the statement: it may quote what was said.
 SELECT needed.name AS relation, locks.mode, locks.pid, activity.usename AS role,
        activity.application_name AS program, activity.xact_start AS since
 FROM unnest(ARRAY['fathom_calls', 'fathom_transcripts', 'embedding_queue', 'transcript_chunks',
@@ -12,9 +12,9 @@ FROM unnest(ARRAY['fathom_calls', 'fathom_transcripts', 'embedding_queue', 'tran
 JOIN pg_locks AS locks ON locks.relation = to_regclass(needed.name)
 JOIN pg_stat_activity AS activity USING (pid)
 WHERE locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND locks.pid <> pg_backend_pid() AND locks.mode <> 'AccessShareLock'
-ORDER BY array_position(ARRAY['AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock'],
-                        locks.mode), locks.granted DESC, activity.xact_start
+    AND locks.pid <> pg_backend_pid()
+    AND locks.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
+ORDER BY locks.mode = 'AccessExclusiveLock' DESC, locks.granted DESC, activity.xact_start
 LIMIT 1;
 
 -- name: is_read_only()$

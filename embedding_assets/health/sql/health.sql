@@ -23,8 +23,10 @@ SELECT count(*) FROM (
 SELECT to_regclass('daemon_heartbeats') IS NOT NULL;
 
 -- name: daemon_heartbeats(daemons)
--- When each of these daemons last said that it is there; Dagster writes UTC.
-SELECT daemon_type AS daemon, max(timestamp AT TIME ZONE 'UTC') AS heard_at
+-- When each of these daemons last said that it is there. The body has it in seconds; the column of
+-- that name has it in the time zone of whoever wrote it.
+SELECT daemon_type AS daemon,
+       max(to_timestamp((body::jsonb ->> 'timestamp')::double precision)) AS heard_at
 FROM daemon_heartbeats
 WHERE daemon_type = ANY(:daemons::text[])
 GROUP BY daemon_type;
