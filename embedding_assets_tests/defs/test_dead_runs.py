@@ -4,13 +4,16 @@ import time
 from datetime import timedelta
 
 import dagster as dg
+import psycopg
 import pytest
 
 from embedding_assets.defs.resources import EmbeddingEngine
 from embedding_assets.engine.errors import TakenForDeadError
 from embedding_assets.engine.queue import Claims
+from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets_tests.calls import talk
-from embedding_assets_tests.defs.conftest import Layer, Tick
+from embedding_assets_tests.defs.conftest import DAGSTER_DATABASE, Layer, Tick
+from embedding_assets_tests.system.conftest import until
 
 LEASE = 2  # seconds
 PATIENCE = 2 * LEASE / 5
@@ -135,3 +138,21 @@ def test_a_run_that_a_person_calls_ended_although_it_lives_claims_nothing_more(
     layer.add_calls(a=talk("hello", 3))
     with pytest.raises(TakenForDeadError):
         next(Claims(layer.database, run.run_id).due())
+
+
+@pytest.mark.slow  # Dagster tries long
+def test_a_run_goes_on_saying_that_it_is_alive_after_dagsters_storage_was_away(
+    layer: Layer, server: EmbeddedPostgres
+) -> None:
+    run = layer.started_run(hours_ago=1)
+    beaten = "SELECT max(beaten_at) FROM run_heartbeats"
+    let_in = f"ALTER DATABASE {DAGSTER_DATABASE} ALLOW_CONNECTIONS"
+    with (
+        psycopg.connect(server.url(), autocommit=True) as connection,
+        EmbeddingEngine().beating(run.run_id, layer.instance),
+    ):
+        connection.execute(f"{let_in} false")  # type: ignore[arg-type]
+        time.sleep(12)  # it gives up after ten seconds
+        connection.execute(f"{let_in} true")  # type: ignore[arg-type]
+        ((before,),) = layer.rows(beaten)
+        until("another beat", lambda: layer.rows(beaten)[0][0] > before, seconds=60)

@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat  # what the daemon's threads write
 
@@ -42,3 +43,37 @@ def test_one_whose_schedules_no_longer_tick_is_told(instance: dg.DagsterInstance
     found = _found(instance, SENSOR=0, QUEUED_RUN_COORDINATOR=0, SCHEDULER=31, BACKFILL=9_999)
     assert found.severity is Severity.CRITICAL
     assert "SCHEDULER" in found.message
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+def test_the_time_zone_of_the_server_is_no_matter(
+    server: EmbeddedPostgres, instance: dg.DagsterInstance, zone: str
+) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {DAGSTER_DATABASE} SET timezone = '{zone}'")  # type: ignore[arg-type]
+        try:
+            assert _found(instance, SENSOR=0, SCHEDULER=0).severity is Severity.HEALTHY
+            found = _found(instance, SENSOR=6)
+            assert found.severity is Severity.WARNING
+        finally:
+            connection.execute(f"ALTER DATABASE {DAGSTER_DATABASE} RESET timezone")  # type: ignore[arg-type]
+
+
+def test_a_daemon_that_the_others_have_outlived_is_not_expected(
+    instance: dg.DagsterInstance,
+) -> None:
+    a_day = 24 * 60
+    found = _found(instance, SENSOR=0, SCHEDULER=0, QUEUED_RUN_COORDINATOR=a_day + 1)
+    assert found.severity is Severity.HEALTHY
+
+
+@pytest.mark.parametrize("parameter", ["-csearch_path=public", "-c+search_path%3Dpublic"])
+def test_parameters_of_the_storages_url_are_sqlalchemys(
+    server: EmbeddedPostgres,
+    instance: dg.DagsterInstance,
+    environment: pytest.MonkeyPatch,
+    parameter: str,
+) -> None:
+    url = server.url(DAGSTER_DATABASE).replace("postgresql:", "postgresql+psycopg2:", 1)
+    environment.setenv("DAGSTER_PG_URL", f"{url}&options={parameter}")
+    assert _found(instance, SENSOR=0).message.startswith("Dagster's storage answers")

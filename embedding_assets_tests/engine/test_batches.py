@@ -14,7 +14,7 @@ from embedding_assets.engine.budget import Spending
 from embedding_assets.engine.database import Database
 from embedding_assets.engine.embedders.openai import OpenAIEmbedder
 from embedding_assets.engine.embedding import EmbeddingRun
-from embedding_assets.engine.errors import BudgetSpentError, ConfigurationError
+from embedding_assets.engine.errors import BudgetSpentError, ConfigurationError, TakenForDeadError
 from embedding_assets.engine.queue import Claims
 from embedding_assets.engine.session import Session
 from embedding_assets.engine.switching import switch_model
@@ -322,6 +322,27 @@ def test_a_small_account_takes_the_batch_lane_by_itself_unless_its_server_has_no
     api.batches = LoopbackBatches()
     _lane(database, api)._require_api()  # a newer server
     assert is_worth()
+
+
+def test_a_process_that_stood_still_before_its_upload_sends_no_second_batch(
+    database: Database, api: LoopbackAPI, batches: LoopbackBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add(database, 3)
+    frozen, awake = _lane(database, api), _lane(database, api)
+    frozen.plan()
+    upload = type(frozen)._upload
+
+    def stand_still(lane: BatchLane, batch: Any) -> str | None:
+        if lane is frozen:
+            with database.transaction() as connection:  # for longer than the batch is its own
+                connection.execute("UPDATE embedding_batches SET not_before = now()")
+            assert any("sent" in said for said in awake.advance())
+        return upload(lane, batch)
+
+    monkeypatch.setattr(type(frozen), "_upload", stand_still)
+    with pytest.raises(TakenForDeadError):
+        list(frozen.advance())
+    assert batches.created == 1
 
 
 def _add_long(database: Database, characters: int) -> None:
