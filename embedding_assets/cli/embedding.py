@@ -216,8 +216,8 @@ def print_summary(summary: Any) -> None:
     if not summary.processed and not summary.failed and summary.success and not summary.stopped:
         left = summary.pending_remaining
         out.print(
-            f"nothing to embed now: {left} recordings wait after a failure or for a batch,"
-            " or another run has them"
+            f"nothing to embed now: {left} recordings wait after a failure or for a batch, another"
+            " run has them, or somebody's open transaction has them locked"
             if left
             else "nothing to embed: every recording is up to date"
         )

@@ -165,6 +165,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> tuple[ErrorKind | None, str] 
             return (None if kind is None else ErrorKind(str(kind.value)), text)
         if data.error is not None:
             cause = data.error.cause or data.error  # Dagster wraps what the op raised
+            if cause.cls_name == "DagsterExecutionInterruptedError":
+                return (None, "interrupted: what was unfinished was given back")
             # Its first line: below it, an error of the storage shows statement and parameters.
             return (None, next(iter(cause.message.strip().splitlines()), "the run failed"))
     return (None, "the run failed; see its page in the Dagster UI")

@@ -290,7 +290,7 @@ class Database:
             return self._connection
         self.close()
         try:
-            parameters: dict[str, Any] = {**_CONNECTING, **self._parameters()}
+            parameters = {**_CONNECTING, **connection_parameters(self._url, self._setting)}
             connection = psycopg.connect(
                 **{**parameters, "application_name": self._application_name},
                 autocommit=True,
@@ -311,15 +311,6 @@ class Database:
             register_vector_info(connection, vector)
         return connection
 
-    def _parameters(self) -> dict[str, Any]:
-        try:
-            return conninfo_to_dict(self._url)
-        except psycopg.ProgrammingError:  # whose text quotes it, perhaps with the password
-            raise ConfigurationError(
-                f"{self._setting} is not a URL of Postgres: postgresql://USER:PASSWORD@HOST/DATABASE,"
-                " with %2F for a / in a password, and so on"
-            ) from None
-
     def _find_vector_type(self, connection: Connection, *, is_local: bool = True) -> None:
         """Puts pgvector's schema on this transaction's search path, where it is not already."""
         if self._vector_schema is not None:
@@ -328,6 +319,23 @@ class Database:
                 " concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), %s)",
                 [self._vector_schema, is_local],
             )
+
+
+def connection_parameters(url: str, setting: str) -> dict[str, Any]:
+    """What a URL, or a conninfo string, tells libpq.
+
+    Raises:
+        ConfigurationError: it is neither; `setting` is where it stands.
+    """
+    # Else the user would be taken for the host.
+    has_raw_slash = re.match(r"\w+://[^/@?]*/[^?]*@", url) is not None
+    with contextlib.suppress(psycopg.ProgrammingError):  # whose text quotes it, with the password
+        if not has_raw_slash:
+            return conninfo_to_dict(url)
+    raise ConfigurationError(
+        f"{setting} is not a URL of Postgres: postgresql://USER:PASSWORD@HOST/DATABASE, with %2F"
+        " for a / in the password, and so on"
+    )
 
 
 def _who_locks(connection: Connection) -> str:

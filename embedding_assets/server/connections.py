@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from psycopg.conninfo import make_conninfo
 
-from embedding_assets.engine.database import Database, sql
+from embedding_assets.engine.database import Database, connection_parameters, sql
 from embedding_assets.engine.errors import EmbeddingAssetsError, TransientError
 from embedding_assets.server.embedded_postgres import EmbeddedPostgres
 from embedding_assets.settings import Settings
@@ -35,6 +35,7 @@ def dagster_url(settings: Settings) -> str:
     # Imported here: a fifth of a second, and only Dagster wants SQLAlchemy's URLs.
     from sqlalchemy.engine import make_url  # noqa: PLC0415
 
+    connection_parameters(application_url(settings), "DATABASE_URL")
     beside = make_url(application_url(settings)).set(
         drivername="postgresql+psycopg2", database=DAGSTER_DATABASE
     )
@@ -46,7 +47,8 @@ def dagster_storage(settings: Settings) -> Database:
     if settings.dagster_pg_url is not None:
         url = _for_libpq(settings.dagster_pg_url.get_secret_value())
     else:
-        url = make_conninfo(application_url(settings), dbname=DAGSTER_DATABASE)
+        parameters = connection_parameters(application_url(settings), "DATABASE_URL")
+        url = make_conninfo(**{**parameters, "dbname": DAGSTER_DATABASE})
     return Database(url, setting="DAGSTER_PG_URL")
 
 

@@ -103,6 +103,19 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["postgressql//bob:secret@h/d", "postgresql://bob:sec/ret@h/d", "mysql://bob:secret@h/d"]
+)
+def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"DATABASE_URL is not a URL.*%2F") as caught,
+        Database(url) as database,
+        database.transaction(),
+    ):
+        pass
+    assert "sec" not in str(caught.value)
+
+
 def test_pgvector_off_the_search_path_is_found_in_every_transaction(
     empty_database_url: str,
 ) -> None:
