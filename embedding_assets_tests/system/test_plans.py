@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,9 +17,11 @@ from embedding_assets.health.statements import sql as health
 from embedding_assets.search import calls
 from embedding_assets.search.search import Filters
 
+CLAIM = uuid.UUID(int=1)
 FILL = """
 INSERT INTO fathom_calls (recording_id, title)
 SELECT 'r' || n, 'A call' FROM generate_series(1, 20000) AS n;
+INSERT INTO run_heartbeats (run_id) SELECT 'run ' || n FROM generate_series(1, 5000) AS n;
 INSERT INTO fathom_transcripts (recording_id, position, text)
 SELECT 'r' || n, p, 'text' FROM generate_series(1, 20000) AS n, generate_series(0, 2) AS p;
 UPDATE embedding_queue
@@ -69,7 +72,9 @@ OFTEN: dict[str, dict[str, Any]] = {
     "fewest_crashes_of_dead_letters": {"max_recoveries": 3},
     "expire_claims": {"dead_run": None, "run_id": "run", "max_attempts": 3, "error": "x"},
     "renew_leases": {"run_id": "run", "lease": timedelta(minutes=5)},
-    "lock_claim": {"recording_id": "r1", "run_id": "run"},
+    "lock_claim": {"recording_id": "r1", "run_id": "run", "claim_id": CLAIM},
+    "is_taken_for_dead": {"run_id": "run"},
+    "note_unreleased": {"run_id": "run"},
     "held": {},
     "call": {"recording_id": "r1"},
     "segments": {"recording_id": "r1"},

@@ -355,7 +355,7 @@ def test_7_health_is_checked_and_kept(system: System, page: Page) -> None:
 PAGES = {
     "checks": (
         "/assets/transcript_chunks?view=checks&checkDetail=dead_letters",
-        ["Checks (12)", "chunk_integrity", "waiting_for_person"],
+        ["Checks (14)", "chunk_integrity", "waiting_for_person"],
     ),
     "asset": ("/assets/transcript_chunks?view=partitions", ["transcript_chunks", "Materialized"]),
     "runs": ("/runs", ["embed_recordings", "relaunch_failed"]),
