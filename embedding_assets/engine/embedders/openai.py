@@ -1,6 +1,7 @@
 """Embeds through OpenAI's API, or any server that speaks it."""
 
 import base64
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -184,13 +185,18 @@ class OpenAIEmbedder:
 
         from embedding_assets.engine.embedders.in_time import in_time  # noqa: PLC0415
 
+        class HttpClient(openai.DefaultHttpxClient):
+            def __del__(self) -> None:  # as the library's own, which it uses if it is given none
+                with contextlib.suppress(Exception):
+                    self.close()
+
         # Without user and password, which the HTTP library's log would show.
         place = self._url._replace(netloc=self._url.netloc.rpartition("@")[2])
         client = openai.OpenAI(
             api_key=self._api_key,
             base_url=place.geturl(),
             timeout=openai.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
-            http_client=openai.DefaultHttpxClient(
+            http_client=HttpClient(
                 event_hooks={"response": [in_time("/embeddings", self._timeout)]}
             ),
             max_retries=0,  # the client would retry a used-up quota too
