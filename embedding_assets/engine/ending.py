@@ -46,6 +46,7 @@ class Endings:
             self._free.put(database.another())
         self._threads = ThreadPoolExecutor(AT_ONCE, "end")
         self._begun: deque[_Ending] = deque()
+        self._is_stopped = False
 
     @property
     def next(self) -> Future[Outcome] | None:
@@ -67,7 +68,8 @@ class Endings:
         """
         while self._begun and self._begun[0].outcome.done():
             recording, figures, outcome, tries = self._begun.popleft()
-            if tries < MOST_TRIES and isinstance(outcome.exception(), LockedError):
+            may_try = tries < MOST_TRIES and not self._is_stopped
+            if may_try and isinstance(outcome.exception(), LockedError):
                 self._try(recording, figures, tries=tries + 1)  # behind the others
                 continue
             recording.is_ending = False
@@ -75,6 +77,7 @@ class Endings:
 
     def stop(self) -> None:
         """Waits for the attempts that are being ended; those behind them are not ended any more."""
+        self._is_stopped = True
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._begun and self._begun[-1].outcome.cancelled():
             self._begun.pop().recording.is_ending = False

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from embedding_assets.engine import database as database_module
 from embedding_assets.engine import publication
 from embedding_assets.engine.database import LOCK_SECONDS, Database
 from embedding_assets.engine.embedding import EmbeddingRun
+from embedding_assets.engine.ending import Endings
 from embedding_assets.engine.errors import (
     ClaimLostError,
     ErrorKind,
@@ -19,6 +21,7 @@ from embedding_assets.engine.errors import (
     TakenForDeadError,
     TransientError,
 )
+from embedding_assets.engine.in_flight import Lane, Recording
 from embedding_assets.engine.outcome import Result
 from embedding_assets.engine.publication import AttemptFigures, fail
 from embedding_assets.engine.queue import Claim, Claims
@@ -191,6 +194,23 @@ def test_a_row_that_is_locked_for_long_is_waited_for_beside_the_others(
     assert [o.recording_id for o in outcomes] == ["a"]
     assert {o.result for o in [first]} == {Result.PUBLISHED}
     assert rows(database, "SELECT DISTINCT attempts, crashes FROM embedding_queue") == [(0, 0)]
+
+
+def test_a_run_that_stops_waits_for_a_locked_row_no_more(
+    database: Database, database_url: str
+) -> None:
+    _add(database, "a")
+    database.retries_seconds = 0
+    recording = Recording(_claim(Claims(database, "run")), Lane.standard)
+    recording.failure = TransientError("the model was away")
+    endings = Endings(database, "run")
+    with psycopg.connect(database_url) as recorder:
+        recorder.execute(EDIT)
+        endings.begin(recording, FIGURES)
+        wait([endings.next])
+        endings.stop()
+        with pytest.raises(LockedError):
+            list(endings.ended())
 
 
 def test_a_run_that_ends_beside_a_locked_row_is_no_crash_of_its_recording(
