@@ -34,7 +34,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except Exception as error:
+        except Exception as error:  # nobody is to read a traceback unasked
             ctx.exit(tell(ctx, error))
 
 

@@ -59,7 +59,7 @@ class EmbeddingEngine(dg.ConfigurableResource[None]):
         def was_ended() -> bool:
             try:
                 run = instance.get_run_by_id(run_id)
-            except Exception:
+            except Exception:  # Dagster's storage is away, which has errors of many classes
                 return False
             return run is not None and run.is_finished
 

@@ -168,7 +168,6 @@ def _alone(job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,
     )
-    @skipped_on_faults
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         return _one_at_a_time(context.instance, job.name)
 

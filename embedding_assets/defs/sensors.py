@@ -217,7 +217,6 @@ def report_dead_runs(
     description="Tells the channels of ALERT_URLS when health gets worse, and when it has been"
     " better for a while; again until each channel took it.",
 )
-@skipped_on_faults
 def alert_on_health_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Requests a run for each alert to send; needs no database but Dagster's."""
     settings = Settings()

@@ -82,6 +82,13 @@ class Health:
         }
 
 
+def at_least(number: float, warning: float, critical: float) -> Severity:
+    """How bad a number is of which more is worse."""
+    if number >= critical:
+        return Severity.CRITICAL
+    return Severity.WARNING if number >= warning else Severity.HEALTHY
+
+
 def count(number: int, thing: str) -> str:
     """A number with its noun, in the plural unless it is one."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

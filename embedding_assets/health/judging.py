@@ -22,7 +22,7 @@ from embedding_assets.health.configuration import (
     configuration,
     search_words,
 )
-from embedding_assets.health.findings import Finding, Health, Severity, count, iso
+from embedding_assets.health.findings import Finding, Health, Severity, at_least, count, iso
 from embedding_assets.health.numbers import (
     Numbers,
     RunInFlight,
@@ -140,14 +140,8 @@ CHECKS = (*DATABASE_CHECKS, "disk", "orchestration")
 """Every finding's name, in the order they are shown; `surroundings` makes the last two."""
 
 
-def _at_least(number: float, warning: float, critical: float) -> Severity:
-    if number >= critical:
-        return Severity.CRITICAL
-    return Severity.WARNING if number >= warning else Severity.HEALTHY
-
-
 def _dead_letters(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
-    severity = _at_least(
+    severity = at_least(
         numbers.dead_letters, thresholds.dead_letters_warning, thresholds.dead_letters_critical
     )
     message = f"{count(numbers.dead_letters, 'recording')} given up"
@@ -179,7 +173,7 @@ def _dead_letters(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Fin
 
 
 def _pending_backlog(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> Finding:
-    severity = _at_least(numbers.waiting, thresholds.pending_warning, thresholds.pending_critical)
+    severity = at_least(numbers.waiting, thresholds.pending_warning, thresholds.pending_critical)
     return Finding(
         "pending_backlog",
         severity,
@@ -205,7 +199,7 @@ def _recent_activity(numbers: Numbers, worst: Worst, thresholds: Thresholds) -> 
     quiet = _quiet(numbers)
     severity = Severity.HEALTHY
     if quiet is not None:
-        severity = _at_least(
+        severity = at_least(
             quiet.total_seconds(),
             thresholds.quiet_warning.total_seconds(),
             thresholds.quiet_critical.total_seconds(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedding_assets.engine.database import Connection, Database
 from embedding_assets.engine.errors import DiskFullError, EmbeddingAssetsError
-from embedding_assets.health.findings import Finding, Severity, iso
+from embedding_assets.health.findings import Finding, Severity, at_least, iso
 from embedding_assets.health.numbers import in_utc
 from embedding_assets.health.statements import sql
 from embedding_assets.server.connections import dagster_storage
@@ -141,10 +141,8 @@ def daemon_finding(heard: dict[str, datetime], now: datetime) -> Finding:
     newest = max(heard.values())
     expected = {name: at for name, at in heard.items() if newest - at < OUTLIVED}
     daemon, since = min(expected.items(), key=lambda each: each[1])
-    silence = now - since
-    severity = Severity.HEALTHY
-    if silence >= SILENCE_WARNING:
-        severity = Severity.CRITICAL if silence >= SILENCE_CRITICAL else Severity.WARNING
+    seconds = (now - since).total_seconds()
+    severity = at_least(seconds, SILENCE_WARNING.total_seconds(), SILENCE_CRITICAL.total_seconds())
     is_healthy = severity is Severity.HEALTHY
     return Finding(
         "orchestration",
